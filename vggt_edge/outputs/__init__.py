@@ -1,0 +1,1 @@
+"""The way out: one file format a module, each with one ``write``."""
