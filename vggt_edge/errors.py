@@ -1,0 +1,61 @@
+"""Everything the package raises on purpose.
+
+    Exception
+    └── VGGTEdgeError            base; its message is one line that names the culprit and the way out
+        ├── InputError           something the user handed in cannot be used
+        │   ├── ImageError       an image, video, folder or URL
+        │   ├── CheckpointError  a weight file: corrupt, hostile, wrong names or shapes
+        │   └── RecipeError      a compression or sparsity description
+        ├── OutputError          a result cannot be written
+        ├── MissingExtraError    an optional package is not installed
+        ├── OfflineError         the network is needed and is not there
+        └── TooLargeError        the work would not fit in memory
+
+The command line prints ``str(error)`` and exits with ``error.exit_code``: 2 when what was asked for
+makes no sense as it stands (bad usage), 1 when the work failed.
+"""
+
+
+class VGGTEdgeError(Exception):
+    """Base of every deliberate error of the package."""
+
+    exit_code = 1
+
+
+class InputError(VGGTEdgeError):
+    """Something the user handed in cannot be used."""
+
+
+class ImageError(InputError):
+    """An image, video, folder or URL that cannot be turned into views."""
+
+
+class CheckpointError(InputError):
+    """A weight file that is corrupt, hostile or of another architecture."""
+
+
+class RecipeError(InputError):
+    """A compression recipe or sparsity plan that is unknown or impossible."""
+
+    exit_code = 2
+
+
+class OutputError(VGGTEdgeError):
+    """A result that cannot be written where it was asked for."""
+
+
+class MissingExtraError(VGGTEdgeError):
+    """An optional package is needed; the message holds the ``pip install`` line."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'vggt-edge[{extra}]'"
+        )
+
+
+class OfflineError(VGGTEdgeError):
+    """The network is needed and cannot be reached."""
+
+
+class TooLargeError(VGGTEdgeError):
+    """The work would not fit in this machine's memory; the message holds estimate and options."""

@@ -1,0 +1,1 @@
+"""The network: torch only; no files, no device policy, no printing."""

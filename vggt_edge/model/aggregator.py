@@ -1,0 +1,100 @@
+"""Alternating attention: within each view, then across all views, again and again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..types import TokenLayout
+from .config import VGGTConfig
+from .layers import Block
+from .rope import rotary_tables
+from .vit import VisionTransformer
+
+
+class Tap(NamedTuple):
+    """What one alternating pair says: outputs of its frame and its global block, (B, S, P, width)."""
+
+    frame: Tensor
+    across: Tensor
+
+    def tokens(self, views: slice = slice(None), first: int = 0, last: int | None = None) -> Tensor:
+        """(B, S', P', 2 * width) of the chosen views and tokens."""
+        return torch.cat([self.frame[:, views, first:last], self.across[:, views, first:last]], -1)
+
+
+class Aggregator(nn.Module):
+    """Encoder and alternating attention; keeps the tapped pairs and nothing else."""
+
+    def __init__(self, config: VGGTConfig):
+        super().__init__()
+        self.config = config
+        width, heads = config.width, config.attention_heads
+        self.patch_embed = VisionTransformer(config)
+        self.frame_blocks = nn.ModuleList(
+            Block(width, heads, scale=0.01, qk_norm=True) for _ in range(config.depth)
+        )
+        self.global_blocks = nn.ModuleList(
+            Block(width, heads, scale=0.01, qk_norm=True) for _ in range(config.depth)
+        )
+        # Slot 0 belongs to the first view, which fixes the world frame; slot 1 to all others.
+        self.camera_token = nn.Parameter(torch.randn(1, 2, 1, width) * 1e-6)
+        self.register_token = nn.Parameter(torch.randn(1, 2, config.registers, width) * 1e-6)
+
+    def layout(self, images: Tensor) -> TokenLayout:
+        """Arrangement of the tokens of (B, S, 3, H, W) images."""
+        patch = self.config.patch_size
+        views, height, width = images.shape[1], images.shape[3], images.shape[4]
+        return TokenLayout(views, self.config.special_tokens, height // patch, width // patch)
+
+    def special_tokens(self, batch: int, views: int) -> Tensor:
+        """(batch, views, 1 + registers, width): camera and register tokens."""
+        both = torch.cat([self.camera_token, self.register_token], dim=2)
+        first = both[:, :1].expand(batch, 1, -1, -1)
+        others = both[:, 1:].expand(batch, views - 1, -1, -1)
+        return torch.cat([first, others], dim=1)
+
+    def embed(self, images: Tensor, chunk: int | None) -> Tensor:
+        """(B, S, 3, H, W) images to (B, S, P, width) tokens, special ones first."""
+        batch, views = images.shape[:2]
+        flat = images.flatten(0, 1)
+        parts = [self.patch_embed(part) for part in flat.split(chunk or len(flat))]
+        patches = torch.cat(parts).unflatten(0, (batch, views))
+        return torch.cat([self.special_tokens(batch, views), patches], dim=2)
+
+    def forward(self, images: Tensor, chunk: int | None = None) -> list[Tap]:
+        """Tapped pairs, in order.
+
+        Args:
+            images: (B, S, 3, H, W) in [0, 1]; H and W multiples of the patch size.
+            chunk: views in flight at a time, which bounds memory (inference only); None for all.
+        """
+        layout = self.layout(images)
+        head_width = self.config.width // self.config.attention_heads
+        tables = rotary_tables(layout, head_width, images.device)
+        tokens = self.embed(images, chunk)
+        taps = []
+        for index in range(self.config.depth):
+            frame = self._frame(self.frame_blocks[index], tokens, tables, chunk)
+            block = self.global_blocks[index]
+            if chunk is None:
+                tokens = block(frame, tables)
+            else:
+                tokens = block.forward_chunked(frame, tables, chunk)
+            if index in self.config.taps:
+                taps.append(Tap(frame, tokens))
+        return taps
+
+    @staticmethod
+    def _frame(
+        block: nn.Module, tokens: Tensor, tables: tuple[Tensor, Tensor], chunk: int | None
+    ) -> Tensor:
+        alone = tokens.flatten(0, 1).unsqueeze(1)  # (B * S, 1, P, width): views cannot see each other
+        if chunk is None:
+            return block(alone, tables).view_as(tokens)
+        out = torch.empty_like(alone)
+        for start in range(0, len(alone), chunk):
+            out[start : start + chunk] = block(alone[start : start + chunk], tables)
+        return out.view_as(tokens)

@@ -1,0 +1,102 @@
+"""Worlds turned into training targets: first camera's frame, unit scale."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..worlds import WorldBatch
+
+
+class Batch(NamedTuple):
+    """Training tensors in the normalised frame of VGGT (section 3 of the paper).
+
+    images  (B, S, 3, H, W) in [0, 1].
+    depth   (B, S, H, W), divided by the scene's scale; meaningless where not valid.
+    valid   (B, S, H, W) bool.
+    points  (B, S, H, W, 3) in the first camera's frame, divided by the scale.
+    pose    (B, S, 9) the encoding the camera head predicts.
+    scale   (B,) metres per unit: mean distance of all valid points from the first camera.
+    """
+
+    images: Tensor
+    depth: Tensor
+    valid: Tensor
+    points: Tensor
+    pose: Tensor
+    scale: Tensor
+
+
+def quaternion_from_matrix(rotation: Tensor) -> Tensor:
+    """(..., 3, 3) rotations to (..., 4) unit quaternions xyzw with w >= 0, by the largest component."""
+    m = rotation.flatten(-2)
+    m00, m01, m02, m10, m11, m12, m20, m21, m22 = m.unbind(-1)
+    squares = torch.stack(
+        [1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22, 1 + m00 + m11 + m22], -1
+    )
+    by = torch.stack(
+        [
+            torch.stack([squares[..., 0], m01 + m10, m02 + m20, m21 - m12], -1),
+            torch.stack([m01 + m10, squares[..., 1], m12 + m21, m02 - m20], -1),
+            torch.stack([m02 + m20, m12 + m21, squares[..., 2], m10 - m01], -1),
+            torch.stack([m21 - m12, m02 - m20, m10 - m01, squares[..., 3]], -1),
+        ],
+        dim=-2,
+    )
+    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
+    quaternion = torch.nn.functional.normalize(by.gather(-2, best).squeeze(-2), dim=-1)
+    return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+
+
+def camera_points(depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """(..., H, W) depth to (..., H, W, 3) points in the camera's own frame."""
+    rows, cols = depth.shape[-2:]
+    u = torch.arange(cols, device=depth.device, dtype=depth.dtype)
+    v = torch.arange(rows, device=depth.device, dtype=depth.dtype)[:, None]
+    k = intrinsics[..., None, None, :, :]
+    x = (u - k[..., 0, 2]) / k[..., 0, 0] * depth
+    y = (v - k[..., 1, 2]) / k[..., 1, 1] * depth
+    return torch.stack([x, y, depth], dim=-1)
+
+
+def make_batch(world: WorldBatch) -> Batch:
+    """Normalise a rendered batch.
+
+    Raises:
+        ValueError: when a scene has no valid pixel.
+    """
+    extrinsics = world.camera_from_world
+    # camera-from-first = camera-from-world composed with world-from-first
+    first_r, first_t = extrinsics[:, :1, :, :3], extrinsics[:, :1, :, 3:]
+    rotation = extrinsics[..., :3] @ first_r.transpose(-1, -2)
+    translation = extrinsics[..., 3:] - rotation @ first_t
+    points = camera_points(world.depth, world.intrinsics)
+    flat = points.flatten(2, 3) - translation.transpose(-1, -2)
+    points = (flat @ rotation).view_as(points)
+    distance = points.norm(dim=-1) * world.valid
+    count = world.valid.sum(dim=(1, 2, 3))
+    if bool((count == 0).any()):
+        raise ValueError("a training scene shows nothing but sky")
+    scale = distance.sum(dim=(1, 2, 3)) / count
+    height, width = world.depth.shape[-2:]
+    fov_v = 2 * torch.atan(height / 2 / world.intrinsics[..., 1, 1])
+    fov_h = 2 * torch.atan(width / 2 / world.intrinsics[..., 0, 0])
+    pose = torch.cat(
+        [
+            translation.squeeze(-1) / scale[:, None, None],
+            quaternion_from_matrix(rotation),
+            fov_v[..., None],
+            fov_h[..., None],
+        ],
+        dim=-1,
+    )
+    return Batch(
+        images=world.images,
+        depth=world.depth / scale[:, None, None, None],
+        valid=world.valid,
+        points=points / scale[:, None, None, None, None],
+        pose=pose,
+        scale=scale,
+    )

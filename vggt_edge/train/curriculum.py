@@ -1,0 +1,94 @@
+"""What is shown when: few easy views first, then more and wider ones.
+
+From scratch, depth and pose together sit on a plateau for thousands of steps (docs/LOG.md), so depth
+is learned on single views first, then pose on pairs that see almost the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    Fields
+        steps      how many optimiser steps it lasts.
+        views      views per scene to draw from.
+        pixels     target number of pixels per view to draw from; the aspect ratio is drawn freely.
+        overlap    range of the share consecutive views see in common.
+        camera     share of the camera's gradient at the taps, the depth's being 1.
+    """
+
+    steps: int
+    views: tuple[int, ...]
+    pixels: tuple[int, ...]
+    overlap: tuple[float, float]
+    camera: float
+
+
+CURRICULUM = (
+    Stage(800, (1,), (112**2,), (0.9, 1.0), 0.1),
+    Stage(1500, (2,), (112**2,), (0.8, 0.95), 0.5),
+    Stage(2500, (2, 3, 4), (112**2,), (0.6, 0.95), 0.7),
+    Stage(6000, (1, 2, 3, 4, 6), (112**2, 140**2), (0.4, 0.95), 0.7),
+    Stage(20000, (1, 2, 3, 4, 6, 8), (112**2, 140**2, 168**2), (0.3, 0.95), 0.7),
+    Stage(10**9, (1, 2, 3, 4, 6, 8, 12), (112**2, 168**2, 224**2), (0.25, 0.95), 0.7),
+)
+
+ASPECTS = (1.0, 1.0, 4 / 3, 4 / 3, 3 / 4, 16 / 9)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The shape of one step's batch."""
+
+    seed: int
+    scenes: int
+    views: int
+    height: int
+    width: int
+    overlap: float
+    camera: float
+
+
+def stage_at(step: int, curriculum: tuple[Stage, ...] = CURRICULUM) -> Stage:
+    """The stage a step belongs to; the last one goes on for ever."""
+    for stage in curriculum:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    return curriculum[-1]
+
+
+def draw(
+    step: int, budget: int, patch: int, seed: int, curriculum: tuple[Stage, ...] = CURRICULUM
+) -> Draw:
+    """The batch of one step, a pure function of (step, seed), which makes resuming exact.
+
+    Args:
+        step: optimiser step.
+        budget: pixels of all views of all scenes together, which holds a step's cost about constant.
+        patch: sizes are multiples of it.
+        seed: of the run.
+    """
+    rng = np.random.default_rng([seed, step])
+    stage = stage_at(step, curriculum)
+    pixels = int(rng.choice(stage.pixels))
+    aspect = float(rng.choice(ASPECTS))
+    height = max(patch, round((pixels / aspect) ** 0.5 / patch) * patch)
+    width = max(patch, round((pixels * aspect) ** 0.5 / patch) * patch)
+    views = int(rng.choice(stage.views))
+    scenes = max(1, round(budget / (views * height * width)))
+    return Draw(
+        seed=int(rng.integers(2**40)),
+        scenes=scenes,
+        views=views,
+        height=height,
+        width=width,
+        overlap=float(rng.uniform(*stage.overlap)),
+        camera=stage.camera,
+    )

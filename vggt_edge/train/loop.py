@@ -1,0 +1,230 @@
+"""The training loop: render, forward, balanced backward, step; checkpoint, validate, log."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model.aggregator import Tap
+from ..model.vggt import VGGT
+from ..worlds import render
+from .batch import Batch, make_batch
+from .curriculum import CURRICULUM, Stage, draw
+from .losses import balanced_gradients, losses
+from .validate import Score, validate
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Dials of a run.
+
+    Fields
+        steps            optimiser steps in all; the learning rate decays over the last ``decay``.
+        budget           pixels per step over all views of all scenes.
+        learning_rate    peak, reached after ``warmup`` steps and then held (WSD schedule).
+        ema              decay of the running mean of the weights, which is what is shipped.
+        every            steps between validations and checkpoints.
+    """
+
+    steps: int = 100_000
+    budget: int = 24 * 112 * 112
+    learning_rate: float = 6e-4
+    warmup: int = 300
+    decay: int = 10_000
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.999
+    every: int = 250
+    seed: int = 0
+    bf16: bool = True
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Warm up, stay, decay (Hu et al., MiniCPM, 2024): linear up, constant, 1 - sqrt down."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    left = config.steps - step
+    if left >= config.decay:
+        return config.learning_rate
+    return config.learning_rate * (1 - math.sqrt(max(0.0, 1 - left / config.decay)))
+
+
+class Trainer:
+    """Model, its running mean, optimiser and step counter; everything a checkpoint holds."""
+
+    def __init__(
+        self, model: VGGT, config: TrainConfig, curriculum: tuple[Stage, ...] = CURRICULUM
+    ):
+        self.model = model
+        self.config = config
+        self.curriculum = curriculum
+        self.device = next(model.parameters()).device
+        self.step = 0
+        self.mean = copy.deepcopy(model).eval().requires_grad_(False)
+        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+        plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain}],
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+            fused=True,
+        )
+        self.norms: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on exactly."""
+        return {
+            "step": self.step,
+            "config": asdict(self.config),
+            "model_config": self.model.config.to_dict(),
+            "model": self.model.state_dict(),
+            "mean": self.mean.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "norms": self.norms,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``; the model must be of the same config."""
+        self.step = state["step"]
+        self.norms = dict(state["norms"])
+        self.model.load_state_dict(state["model"])
+        self.mean.load_state_dict(state["mean"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def backward(self, batch: Batch, shares: dict[str, float]) -> dict[str, float]:
+        """Accumulate gradients of one batch; returns the losses.
+
+        The heads' losses meet at the tapped tokens. There each head's gradient is scaled to its share
+        before the trunk sees it, for the raw camera gradient drowns the depth's.
+        """
+        use_bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        with use_bf16:
+            taps = self.model.aggregator(batch.images)
+        ends = [t for tap in taps for t in tap]
+        cut = [t.detach().requires_grad_() for t in ends]
+        cut_taps = [Tap(*cut[i : i + 2]) for i in range(0, len(cut), 2)]
+        patch = self.model.config.patch_size
+        grid = (batch.images.shape[3] // patch, batch.images.shape[4] // patch)
+        with use_bf16:
+            output = self.model.decode(cut_taps, grid)
+        gradients: dict[str, list[Tensor]] = {}
+        values = {}
+        for head, loss in losses(output, batch).items():
+            (loss * shares[head]).backward()
+            gradients[head] = [
+                torch.zeros_like(t) if t.grad is None else t.grad / shares[head] for t in cut
+            ]
+            for t in cut:
+                t.grad = None
+            norm = math.sqrt(sum(float(g.float().square().sum()) for g in gradients[head]))
+            before = self.norms.get(head, norm)
+            self.norms[head] = 0.98 * before + 0.02 * norm
+            values[head] = float(loss.detach())
+        torch.autograd.backward(ends, balanced_gradients(gradients, self.norms, shares))
+        return values
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step on the batch that belongs to ``self.step``."""
+        plan = draw(
+            self.step,
+            self.config.budget,
+            self.model.config.patch_size,
+            self.config.seed,
+            self.curriculum,
+        )
+        world = render(
+            plan.seed,
+            plan.scenes,
+            plan.views,
+            plan.height,
+            plan.width,
+            overlap=plan.overlap,
+            device=self.device,
+        )
+        rate = learning_rate(self.step, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        values = self.backward(
+            make_batch(world), {"camera": plan.camera, "depth": 1.0, "point": 1.0}
+        )
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if not math.isfinite(float(norm)):
+            raise FloatingPointError(f"gradient of step {self.step} is not finite")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # A short run needs a shorter memory than a long one.
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, live in zip(self.mean.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(live, 1 - decay)
+        self.step += 1
+        values.update(norm=float(norm), rate=rate, images=plan.scenes * plan.views)
+        return values
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Write everything, whole or not at all."""
+    temporary = path.with_suffix(".part")
+    torch.save(trainer.state(), temporary)
+    os.replace(temporary, path)
+
+
+def run(
+    trainer: Trainer,
+    folder: Path,
+    report: Callable[[str], None],
+    stop_after: float | None = None,
+    validator: Callable[[VGGT], Score] = validate,
+) -> Path:
+    """Train until the configured steps or ``stop_after`` seconds; resumes from the folder's checkpoint.
+
+    Writes ``checkpoint.pt`` and appends to ``log.jsonl`` in ``folder``.
+
+    Returns:
+        path of the last checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        trainer.load_state(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+        report(f"resumed at step {trainer.step}")
+    begin = mark = time.monotonic()
+    window: list[dict[str, float]] = []
+    config = trainer.config
+    while trainer.step < config.steps:
+        window.append(trainer.train_step())
+        out_of_time = stop_after is not None and time.monotonic() - begin > stop_after
+        if trainer.step % config.every and not out_of_time and trainer.step < config.steps:
+            continue
+        elapsed = time.monotonic() - mark
+        row: dict[str, Any] = {"step": trainer.step}
+        for key in ("depth", "camera", "point", "norm", "rate"):
+            found = [values[key] for values in window if key in values]
+            if found:
+                row[key] = sum(found) / len(found)
+        row["views_per_second"] = sum(values["images"] for values in window) / elapsed
+        row.update(asdict(validator(trainer.mean)))
+        save_checkpoint(trainer, checkpoint)
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        report(
+            "step {step}  depth {depth:.3f}  camera {camera:.3f}  {views_per_second:.0f} views/s  "
+            "AbsRel {abs_rel:.3f} ({baseline_abs_rel:.3f})  "
+            "AUC@30 {auc30:.3f} ({baseline_auc30:.3f})".format(**row)
+        )
+        window, mark = [], time.monotonic()
+        if out_of_time:
+            break
+    return checkpoint

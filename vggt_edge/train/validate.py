@@ -1,0 +1,77 @@
+"""Deterministic scores on worlds that training never draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .. import geometry, metrics
+from ..model.vggt import VGGT
+from ..worlds import KINDS, render
+from .batch import make_batch
+
+# Training seeds are below 2^40; these are above.
+VALIDATION_SEED = 2**41
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over scenes: depth after median scaling, pose over all pairs of views."""
+
+    abs_rel: float
+    delta1: float
+    auc30: float
+    baseline_abs_rel: float
+    baseline_auc30: float
+    scenes: int
+
+
+def poses_from_encoding(pose: np.ndarray) -> np.ndarray:
+    """(..., 9) encodings to (..., 3, 4) camera-from-world."""
+    rotation = geometry.quaternion_to_matrix(pose[..., 3:7].astype(np.float64))
+    return np.concatenate([rotation, pose[..., :3, None]], axis=-1)
+
+
+@torch.inference_mode()
+def validate(
+    model: VGGT, scenes: int = 24, views: int = 4, size: int = 112, overlap: float = 0.7
+) -> Score:
+    """Score a model beside the constant-depth, identity-pose baseline.
+
+    Args:
+        model: with camera and depth heads, on any device.
+        scenes: how many, spread evenly over all kinds of worlds.
+        views: per scene.
+        size: height and width of the views.
+        overlap: of consecutive views.
+    """
+    device = next(model.parameters()).device
+    rows = []
+    for index in range(scenes):
+        world = render(
+            VALIDATION_SEED + index,
+            1,
+            views,
+            size,
+            size,
+            kinds=(KINDS[index % len(KINDS)],),
+            overlap=overlap,
+            device=device,
+        )
+        batch = make_batch(world)
+        output = model(batch.images)
+        if output.depth is None or output.pose_enc is None:
+            raise ValueError("validation needs a model with camera and depth heads")
+        truth, valid = batch.depth[0].cpu().numpy(), batch.valid[0].cpu().numpy()
+        depth = output.depth[0, ..., 0].float().cpu().numpy()
+        score = metrics.depth_score(depth, truth, valid)
+        constant = metrics.depth_score(np.ones_like(truth), truth, valid)
+        true_poses = poses_from_encoding(batch.pose[0].cpu().numpy())
+        poses = poses_from_encoding(output.pose_enc[0].float().cpu().numpy())
+        still = np.broadcast_to(np.eye(3, 4), true_poses.shape)
+        auc = metrics.pose_auc(*metrics.relative_pose_errors(poses, true_poses))
+        still_auc = metrics.pose_auc(*metrics.relative_pose_errors(still, true_poses))
+        rows.append((score.abs_rel, score.delta1, auc, constant.abs_rel, still_auc))
+    return Score(*(float(x) for x in np.mean(rows, axis=0)), scenes=scenes)
