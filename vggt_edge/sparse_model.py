@@ -1,4 +1,4 @@
-"""A sparse model: cameras, 3D points, and which image saw which point where (structure from motion)."""
+"""A sparse model, as in structure from motion: cameras, points, and which image sees which."""
 
 from __future__ import annotations
 

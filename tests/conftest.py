@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vggt_edge.model.config import VGGTConfig
+from vggt_edge.model.vggt import VGGT
+from vggt_edge.train.initialize import initialize
+
+GOLDEN = Path(__file__).parent / "golden"
+
+GOLDEN_CONFIG = VGGTConfig(
+    image_size=70,
+    width=64,
+    attention_heads=4,
+    encoder_depth=3,
+    depth=4,
+    taps=(0, 1, 2, 3),
+    camera_attention_heads=8,
+    dense_features=16,
+    dense_channels=(16, 24, 32, 32),
+    heads=("camera", "depth", "point"),
+)
+
+TINY_CONFIG = dataclasses.replace(
+    GOLDEN_CONFIG,
+    width=32,
+    encoder_depth=1,
+    camera_depth=1,
+    track_features=16,
+    track_hidden=48,
+    track_correlation_levels=3,
+    track_correlation_radius=2,
+    heads=("camera", "depth", "point", "track"),
+)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / "vggt_small.safetensors")
+
+
+@pytest.fixture(scope="session")
+def golden_model(golden: dict[str, torch.Tensor]) -> VGGT:
+    model = VGGT(GOLDEN_CONFIG)
+    weights = {k.removeprefix("weights."): v for k, v in golden.items() if k.startswith("weights.")}
+    model.load_state_dict(weights, strict=True)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tiny_model() -> VGGT:
+    """A network with all heads and random weights, milliseconds a pass."""
+    return initialize(VGGT(TINY_CONFIG), seed=1).eval().requires_grad_(False)
