@@ -41,7 +41,7 @@ def observed(model: SparseModel) -> np.ndarray:
 
 def test_tracks_are_what_ray_tracing_sees():
     scene = make_scene(views=6)
-    model = build_sparse_model(scene, confidence_percentile=0)
+    model = build_sparse_model(scene, confidence_percentile=0, depth_tolerance=0.02)
     assert len(model.points) > 4000 and model.track_lengths.mean() > 3
     truth, found = visible(scene, model.points), observed(model)
     assert (found & ~truth).sum() < 0.01 * found.sum()
@@ -106,7 +106,7 @@ def test_wrong_depth_confirms_nothing():
     own = scene.view_index != 2
     columns = ("points", "colors", "confidence", "view_index", "pixel")
     scene = replace(scene, **{name: getattr(scene, name)[own] for name in columns})
-    model = build_sparse_model(with_prediction(scene, depth=depth))
+    model = build_sparse_model(with_prediction(scene, depth=depth), depth_tolerance=0.02)
     assert (model.observation_image == 2).sum() < 0.005 * len(model.observations)
 
 
