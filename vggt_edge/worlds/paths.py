@@ -1,0 +1,206 @@
+"""Cameras: where a person with a phone would stand, and how they would move.
+
+A path is a first pose that sees something, and a motion: circling a target, sliding, walking,
+turning, or standing wherever the target is visible. ``overlap`` sets the step of the motion.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .builder import Builder, Interest, cast, clearance, turn_z
+
+NEAREST = 0.25
+"""Metres of free space around every camera."""
+
+
+class Cameras(NamedTuple):
+    """The cameras of a scene: poses (S, 3, 4) world_from_camera, focal lengths (S,) in image widths."""
+
+    world_from_camera: np.ndarray
+    focal: np.ndarray
+
+
+def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
+    """(3, 4) world_from_camera: at ``position``, looking at ``target``, z up, ``roll`` radians."""
+    forward = target - position
+    forward = forward / max(float(np.linalg.norm(forward)), 1e-9)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    if np.linalg.norm(right) < 1e-3:
+        right = np.array([1.0, 0.0, 0.0])
+    right = right / np.linalg.norm(right)
+    down = np.cross(forward, right)
+    c, s = np.cos(roll), np.sin(roll)
+    turned = np.stack([c * right + s * down, c * down - s * right, forward], axis=1)
+    return np.concatenate([turned, position[:, None]], axis=1)
+
+
+def _rays(pose: np.ndarray, focal: float, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    at = (np.arange(count) + 0.5) / count - 0.5
+    x, y = np.meshgrid(at / focal, at / focal)
+    d = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1) @ pose[:, :3].T
+    d = d / np.linalg.norm(d, axis=1, keepdims=True)
+    return np.broadcast_to(pose[:, 3], d.shape), d
+
+
+def _good(builder: Builder, interest: Interest, pose: np.ndarray, focal: float) -> bool:
+    """Whether a camera is in free space and sees the scene rather than the back of a cupboard."""
+    position = pose[:, 3]
+    if (position < interest.low).any() or (position > interest.high).any():
+        return False
+    if clearance(builder, position[None])[0] < NEAREST:
+        return False
+    distance = cast(builder, *_rays(pose, focal))
+    seen = distance[np.isfinite(distance)]
+    if len(seen) < 0.4 * len(distance) and not interest.orbit:
+        return False
+    if len(seen) < 3 or np.median(seen) < 0.4:
+        return False
+    return bool((seen < 0.35).mean() < 0.1)
+
+
+def _start(
+    builder: Builder, interest: Interest, rng: np.random.Generator, focal: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A position and a target that make a good first view; the last try if none is good."""
+    position, target = interest.low, interest.targets[0]
+    for _ in range(60):
+        target = interest.targets[rng.integers(len(interest.targets))] + rng.normal(0, 0.1, 3)
+        if interest.orbit or rng.random() < 0.5:
+            distance = rng.uniform(*interest.distance)
+            azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(-0.05, 0.8)
+            across = np.cos(height)
+            way = np.array([np.cos(azimuth) * across, np.sin(azimuth) * across, np.sin(height)])
+            position = target + distance * way
+        else:
+            position = rng.uniform(interest.low, interest.high)
+        position = np.clip(position, interest.low, interest.high)
+        if np.linalg.norm(position - target) > 0.3 and _good(
+            builder, interest, look_at(position, target), focal
+        ):
+            break
+    return position, target
+
+
+def _moved(
+    motion: str, k: float, step: float, position: np.ndarray, target: np.ndarray, focal: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Position and target after ``k`` steps of a motion; a step of 1 shows hardly anything again."""
+    gaze = target - position
+    depth = float(np.linalg.norm(gaze))
+    forward = gaze / depth
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= max(float(np.linalg.norm(right)), 1e-6)
+    if motion == "orbit":
+        return target - turn_z(k * step * 0.85) @ gaze, target
+    if motion == "slide":
+        shift = right * k * step * depth * min(0.8 / focal, 1.2)
+        return position + shift, target + shift * 0.6
+    if motion == "dolly":
+        return position + forward * np.clip(k * step * 0.35, -0.8, 0.45) * depth, target
+    turn = turn_z(k * step * 0.75 * 2 * np.arctan(0.5 / focal))
+    return position - right * k * step * 0.1 * depth, position + turn @ gaze
+
+
+def sample_views(builder: Builder, rng: np.random.Generator, views: int, overlap: float) -> Cameras:
+    """Cameras of a set of views of one scene.
+
+    Args:
+        builder: the scene.
+        rng: where chance comes from.
+        views: how many.
+        overlap: how much neighbouring views see in common, in (0, 1].
+    """
+    interest = builder.finished_interest()
+    focal = 0.5 / np.tan(np.radians(rng.uniform(35, 85) + rng.exponential(4)).clip(0.5, 1.66) / 2)
+    position, target = _start(builder, interest, rng, focal)
+    weights = [0.6, 0.15, 0.1, 0.0, 0.15] if interest.orbit else [0.28, 0.25, 0.12, 0.12, 0.23]
+    motion = str(rng.choice(["orbit", "slide", "dolly", "pan", "scatter"], p=weights))
+    step = (1 - overlap) * rng.uniform(0.7, 1.15)
+    direction = rng.choice([-1.0, 1.0])
+    climb = rng.normal(0, 0.12) * step
+    depth = float(np.linalg.norm(target - position))
+    tilt = rng.normal(0, 0.03) if rng.random() < 0.85 else rng.normal(0, 0.25)
+    middle = rng.uniform(0, views - 1)
+    poses: list[np.ndarray] = []
+    for i in range(views):
+        k = (i - middle) * direction
+        for attempt in range(8):
+            shrink = 0.72**attempt
+            if motion == "scatter":
+                wander = rng.normal(0, 0.45, 3) * [1, 1, 0.4] * step * depth * shrink
+                to_position = position + wander
+                to_target = target + rng.normal(0, 0.2, 3) * step * depth * shrink
+            else:
+                to_position, to_target = _moved(motion, k * shrink, step, position, target, focal)
+                to_position = to_position + [0, 0, climb * k * depth * shrink]
+            shake = 0.012 * depth * (0.3 + step)
+            pose = look_at(
+                to_position + rng.normal(0, shake, 3),
+                to_target + rng.normal(0, shake * 2, 3),
+                tilt + rng.normal(0, 0.02),
+            )
+            if _good(builder, interest, pose, focal):
+                break
+        else:
+            still = position + rng.normal(0, 0.004 * depth, 3)
+            pose = look_at(still, target + rng.normal(0, 0.05 * depth, 3), tilt)
+        poses.append(pose)
+    order = rng.permutation(views) if rng.random() < 0.35 else np.arange(views)
+    return Cameras(np.stack(poses)[order], np.full(views, focal))
+
+
+def _free(builder: Builder, interest: Interest, start: np.ndarray, end: np.ndarray) -> bool:
+    points = start + (end - start) * np.linspace(0, 1, 24)[:, None]
+    inside = (points >= interest.low - 1e-6).all() and (points <= interest.high + 1e-6).all()
+    return bool(inside and clearance(builder, points).min() > NEAREST)
+
+
+def sample_walk(builder: Builder, rng: np.random.Generator, views: int, stride: float) -> Cameras:
+    """Cameras of a continuous path through a scene, ``stride`` metres or so from view to view."""
+    interest = builder.finished_interest()
+    focal = 0.5 / np.tan(np.radians(rng.uniform(55, 75)) / 2)
+    length = stride * views
+    stops = [_start(builder, interest, rng, focal)]
+    walked, tries = 0.0, 0
+    while walked < length and tries < 4000:
+        tries += 1
+        position, target = stops[-1]
+        if interest.orbit:
+            gaze = turn_z(rng.uniform(0.1, 0.35)) @ (position - target)
+            new = target + gaze * np.exp(rng.normal(0, 0.04)), target
+        else:
+            angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.2)
+            new_position = position + [
+                np.cos(angle) * reach,
+                np.sin(angle) * reach,
+                rng.normal(0, 0.08),
+            ]
+            choices = interest.targets
+            new_target = choices[rng.integers(len(choices))]
+            # A person turns to what is near where they were looking.
+            new_target = target + (new_target - target) * min(1.0, reach / 1.5)
+            new = new_position, new_target
+        if not _free(builder, interest, position, new[0]):
+            continue
+        if np.linalg.norm(new[1] - new[0]) < 0.5:
+            continue
+        walked += float(np.linalg.norm(new[0] - position))
+        stops.append(new)
+    positions, targets = (np.stack(column) for column in zip(*stops, strict=True))
+    lengths = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    at = np.concatenate([[0.0], np.cumsum(lengths)])
+    where = np.linspace(0, min(at[-1], length) if len(stops) > 1 else 0.0, views)
+    # Straight legs between stops are free; averaging over a short window rounds the corners.
+    spread = np.linspace(-1, 1, 9) * min(0.3, at[-1] / 4)
+    samples = np.clip(where[:, None] + spread, 0, at[-1])
+    path = np.stack([np.interp(samples, at, p).mean(1) for p in positions.T], axis=1)
+    gaze = np.stack([np.interp(samples * 1.0, at, p).mean(1) for p in targets.T], axis=1)
+    sway = np.cumsum(rng.normal(0, 0.002, (views, 2)), axis=0) * 0.5
+    poses = [
+        look_at(p, g, 0.02 * np.sin(w) + s)
+        for p, g, w, (s, _) in zip(path, gaze, where, sway, strict=True)
+    ]
+    return Cameras(np.stack(poses), np.full(views, focal))
