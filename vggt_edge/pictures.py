@@ -7,13 +7,13 @@ Every format comes out the same way: EXIF orientation applied, transparency comp
 from __future__ import annotations
 
 import functools
-import os
+import importlib
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,12 +22,14 @@ from .errors import ImageError, MissingExtraError
 from .preprocess import Box, Size
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .webp .tif .tiff .bmp .gif .ppm .pgm .avif .heic .heif".split()
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp"]
+    + [".gif", ".ppm", ".pgm", ".avif", ".heic", ".heif"]
 )
 MAX_PIXELS = 100_000_000
 
 # Only these: Pillow would otherwise also try formats that start other programs (EPS, Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF")
+_PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Tiff", "Bmp", "Gif", "Ppm", "Avif")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ORIENTATION = 274
 _TURNS = {
@@ -110,7 +112,8 @@ def read(
     with _opened(path, source) as image:
         orientation = _orientation(image)
         width, height = float(image.width), float(image.height)
-        if at_least is not None:
+        # HEIC's draft would be an embedded thumbnail.
+        if at_least is not None and image.format in ("JPEG", "MPO"):
             rows, cols = at_least if orientation < 5 else at_least[::-1]
             drafted = image.draft(None, (cols, rows))
             if drafted is not None:
@@ -155,7 +158,9 @@ def _opened(path: str, source: str) -> Iterator[Image.Image]:
         ) from error
     except _DECODE_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise unusable(source, f"cannot be read ({error.strerror})", "check the file") from error
+            raise unusable(
+                source, f"cannot be read ({error.strerror})", "check the file"
+            ) from error
         raise unusable(
             source,
             f"is truncated or damaged ({str(error)[:120] or type(error).__name__})",
@@ -171,15 +176,17 @@ def _too_large(source: str, extent: str) -> ImageError:
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _available_formats() -> tuple[str, ...]:
-    Image.init()
+def _formats() -> tuple[str, ...]:
+    _load_plugins()
+    # AVIF is not in every Pillow; HEIF is there once it is registered.
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _formats() -> tuple[str, ...]:
-    # HEIF appears when its plugin is registered, which may be after the first picture.
-    return (*_available_formats(), "HEIF") if "HEIF" in Image.OPEN else _available_formats()
+@functools.lru_cache(maxsize=1)
+def _load_plugins() -> None:
+    for name in _PLUGINS:
+        with suppress(ImportError):
+            importlib.import_module(f"PIL.{name}ImagePlugin")
 
 
 def _register_heif(source: str) -> None:
@@ -241,12 +248,7 @@ def _to_8_bit(image: Image.Image, source: str) -> np.ndarray:
         if not (low >= 0.0 and high <= 1.0):  # also refuses NaN
             raise unusable(source, f"holds floats from {low:g} to {high:g}, not 0 to 1", remedy)
         return np.round(values * 255.0).astype(np.uint8)
-    # Pillow widens the 16 bits of PNG and PPM to mode "I"; in a TIFF that mode is 32 bits or signed.
+    # Pillow widens the 16 bits of PNG and PPM to mode "I"; in a TIFF it means 32 bits or signed.
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise unusable(source, "holds 32-bit or signed integers", remedy)
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def is_file(path: str) -> bool:
-    """True for a regular file; a pipe or device would block."""
-    return os.path.isfile(path)

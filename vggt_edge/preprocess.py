@@ -111,7 +111,8 @@ def place(sizes: Sequence[Size], mode: str, size: int, patch: int) -> list[Place
     if patch < 1 or size < patch or size % patch:
         below = max(size // max(patch, 1), 1) * patch
         raise InputError(
-            f"size={size} is not a multiple of the patch size {patch}: try {below} or {below + patch}"
+            f"size={size} is not a multiple of the patch size {patch}: "
+            f"try {below} or {below + patch}"
         )
     if mode == "keep":
         return _place_keep(sizes, size, patch)
@@ -170,7 +171,7 @@ def _place_keep(sizes: Sequence[Size], size: int, patch: int) -> list[Placement]
 
 
 def keep_size(source: Size, size: int = 518, patch: int = 14) -> Size:
-    """The (height, width) of the view of a picture of size ``source`` on its own, in mode "keep"."""
+    """The (height, width) of the view of a single picture of size ``source`` in mode "keep"."""
     longest = size // patch
     budget = longest * max(1, round(longest * 3 / 4))
     aspect = max(source) / min(source)
