@@ -48,7 +48,7 @@ def write(scene: Scene, path: str | Path, *, frustum_size: float | None = None) 
     no principal point.
 
     Args:
-        scene: may have no points; points that are not finite are left out.
+        scene: may lack points or cameras; points that are not finite are left out.
         path: of the file, usually ending in ``.glb``.
         frustum_size: distance from camera centre to the image plane of the wire frusta, in the
             scene's units; by default a twenty-fifth of the scene's extent.
@@ -65,7 +65,9 @@ def write(scene: Scene, path: str | Path, *, frustum_size: float | None = None) 
         colors[:, :3] = linear_from_srgb(scene.colors[finite])
         mesh = document.mesh("points", _POINTS, points, colors)
         document.add_root({"name": "points", "mesh": mesh})
-    _add_cameras(document, scene, frustum_size or _extent(points, scene.cameras.centers) / 25)
+    if scene.prediction.cameras is not None:
+        size = frustum_size or _extent(points, scene.cameras.centers) / 25
+        _add_cameras(document, scene, size)
     document.write(path)
     return path
 
@@ -202,6 +204,8 @@ class _Document:
             "buffers": [{"byteLength": self.length}],
             **self.lists,
         }
+        if not self.roots:
+            raise OutputError(f"cannot write {path}: the scene has neither points nor cameras")
         text = json.dumps(tree, separators=(",", ":"), allow_nan=False).encode("utf-8")
         text += b" " * (-len(text) % 4)
         total = 12 + 8 + len(text) + 8 + self.length

@@ -7,11 +7,13 @@ by which rerun turns a depth image into a cloud, so cloud and points coincide.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, OutputError
 from ..types import Scene
 from .files import replacing
 
@@ -23,39 +25,45 @@ def write(scene: Scene, path: str | Path) -> Path:
 
     Raises:
         MissingExtraError: rerun-sdk is not installed.
-        OutputError: the file cannot be written.
+        OutputError: no cameras, or the file cannot be written.
     """
     try:
         import rerun as rr
     except ImportError as error:
         raise MissingExtraError("rerun-sdk", "rerun", "writing .rrd") from error
     path = Path(path)
+    if scene.prediction.cameras is None:
+        raise OutputError(f"cannot write {path}: no cameras, predict with heads=('camera', ...)")
+    recording = rr.RecordingStream("vggt-edge")
+    # Collected in memory: recording.save only logs that a disk is full, and leaves half a file.
+    memory = rr.memory_recording(recording)
+    for entity, *archetypes in _entities(scene, rr):
+        for archetype in archetypes:
+            recording.log(entity, archetype, static=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(memory.drain_as_bytes())
+    recording.disconnect()
+    return path
+
+
+def _entities(scene: Scene, rr: Any) -> Iterator[tuple[Any, ...]]:
+    """Entity path and its archetypes, a view at a time."""
     cameras, depth = scene.cameras, scene.prediction.depth
     shown = scene.views.valid_mask()
-    with replacing(path) as temporary:
-        recording = rr.RecordingStream("vggt-edge")
-        recording.save(temporary)
-        recording.log("world", rr.ViewCoordinates.RDF, static=True)
-        cloud = rr.Points3D(scene.points, colors=scene.colors)
-        recording.log("world/points", cloud, static=True)
-        for i, name in enumerate(scene.views.names):
-            entity = f"world/{rr.escape_entity_path_part(name)}"
-            pose = cameras.world_from_camera[i]
-            height, width = cameras.sizes[i].tolist()
-            recording.log(
-                entity, rr.Transform3D(translation=pose[:, 3], mat3x3=pose[:, :3]), static=True
-            )
-            lens = rr.Pinhole(
-                image_from_camera=cameras.intrinsics[i],
-                resolution=[width, height],
-                camera_xyz=rr.ViewCoordinates.RDF,
-            )
-            recording.log(entity, lens, static=True)
-            picture = rr.Image(scene.views.images[i]).compress(jpeg_quality=_JPEG_QUALITY)
-            recording.log(f"{entity}/image", picture, static=True)
-            if depth is not None:
-                visible = np.where(shown[i], depth[i], 0).astype(np.float32)
-                image = rr.DepthImage(visible, meter=1.0)
-                recording.log(f"{entity}/depth", image, static=True)
-        recording.disconnect()
-    return path
+    yield "world", rr.ViewCoordinates.RDF
+    yield "world/points", rr.Points3D(scene.points, colors=scene.colors)
+    for i, name in enumerate(scene.views.names):
+        entity = f"world/{rr.escape_entity_path_part(name)}"
+        pose = cameras.world_from_camera[i]
+        height, width = cameras.sizes[i].tolist()
+        lens = rr.Pinhole(
+            image_from_camera=cameras.intrinsics[i],
+            resolution=[width, height],
+            camera_xyz=rr.ViewCoordinates.RDF,
+        )
+        yield entity, rr.Transform3D(translation=pose[:, 3], mat3x3=pose[:, :3]), lens
+        picture = rr.Image(scene.views.images[i]).compress(jpeg_quality=_JPEG_QUALITY)
+        yield f"{entity}/image", picture
+        if depth is not None:
+            visible = np.where(shown[i], depth[i], 0).astype(np.float32)
+            yield f"{entity}/depth", rr.DepthImage(visible, meter=1.0)

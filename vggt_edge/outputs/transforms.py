@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..errors import OutputError
 from ..types import Scene
 from .files import replacing
 
@@ -44,9 +45,11 @@ def write(scene: Scene, path: str | Path, *, ply: str | Path | None = None) -> P
         ply: the scene's points in the same world (``ply.write``), to start splats from.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: no cameras, or a file cannot be written.
     """
     path = Path(path)
+    if scene.prediction.cameras is None:
+        raise OutputError(f"cannot write {path}: no cameras, predict with heads=('camera', ...)")
     poses = np.tile(np.eye(4), (len(scene.cameras), 1, 1))
     poses[:, :3] = scene.cameras.world_from_camera
     frames = []

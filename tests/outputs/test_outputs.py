@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from known_scene import make_scene
+from PIL import Image
+
+from vggt_edge import outputs
+from vggt_edge.errors import OutputError
+from vggt_edge.scene.full_resolution import full_resolution
+
+OWN = ("glb", "ply", "html", "transforms", "npz", "depth", "exr", "rerun")
+
+
+def test_every_format_is_written_where_it_says(tmp_path):
+    scene = make_scene()
+    written = outputs.write(scene, tmp_path / "out", OWN)
+    assert tuple(written) == OWN and all(path.exists() for path in written.values())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("depth", "images", "scene.glb", "scene.html", "scene.npz", "scene.ply", "scene.rrd"),
+        "transforms.json",
+    ]
+    frames = json.loads(written["transforms"].read_text("utf-8"))
+    assert len(trimesh.load(tmp_path / "out" / frames["ply_file_path"]).vertices) == len(
+        scene.points
+    )
+    assert written["depth"].parent == written["exr"]
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_full_resolution_depth_has_the_size_of_the_pictures(tmp_path):
+    scene = make_scene()
+    written = outputs.write(scene, tmp_path, ("depth", "exr"), full_resolution=full_resolution)
+    sidecar = json.loads(written["depth"].read_text("utf-8"))
+    for i, view in enumerate(sidecar["views"]):
+        with Image.open(written["depth"].parent / view["file"]) as image:
+            assert image.size == (64, 36) == (view["width"], view["height"])
+            counts = np.asarray(image)
+        truth = full_resolution(scene.prediction, i)
+        np.testing.assert_array_equal(counts > 0, np.isfinite(truth.depth))
+        step = sidecar["units_per_count"]
+        error = np.abs(counts * step - truth.depth)[counts > 0]
+        assert error.max() <= step * 0.5001 and counts.max() > 10000
+        np.testing.assert_allclose(view["intrinsics"], truth.intrinsics)
+
+
+@pytest.mark.parametrize("formats", [("glb", "obj"), "obj"])
+def test_an_unknown_format_is_bad_usage_and_writes_nothing(tmp_path, formats):
+    with pytest.raises(OutputError, match=r"unknown format obj; known are glb, ply") as caught:
+        outputs.write(make_scene(), tmp_path / "out", formats)
+    assert caught.value.exit_code == 2 and OutputError.exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_format_may_be_a_plain_string(tmp_path):
+    assert outputs.write(make_scene(), tmp_path, "ply") == {"ply": tmp_path / "scene.ply"}
+
+
+def test_colmap_needs_the_sparse_model(tmp_path):
+    with pytest.raises(OutputError, match="build_sparse_model"):
+        outputs.write(make_scene(), tmp_path, ("ply", "colmap"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_colmap_is_wired_to_its_writer(tmp_path):
+    pycolmap = pytest.importorskip("pycolmap")
+    tracks = pytest.importorskip("vggt_edge.scene.tracks")
+    scene = make_scene()
+    flat = replace(scene.prediction, depth=np.full_like(scene.prediction.depth, 2.0))
+    scene = replace(scene, prediction=flat)
+    model = tracks.build_sparse_model(scene, depth_tolerance=1.0, max_error=1e3)
+    folder = outputs.write(scene, tmp_path, ("colmap",), sparse_model=model)["colmap"]
+    assert pycolmap.Reconstruction(folder).num_images() == 3
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        outputs.write(make_scene(), tmp_path / "file" / "out", (name,))
+
+
+@pytest.mark.parametrize("name", ["transforms", "rerun"])
+def test_formats_that_need_cameras_say_so(tmp_path, name):
+    scene = make_scene()
+    bare = replace(scene, prediction=replace(scene.prediction, cameras=None))
+    with pytest.raises(OutputError, match="heads="):
+        outputs.write(bare, tmp_path, (name,))
+    outputs.write(bare, tmp_path, ("glb", "ply", "npz", "depth"))
+    assert len(trimesh.load(tmp_path / "scene.glb").geometry) == 1
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_full_disk_is_an_output_error_and_leaves_nothing_half_written(
+    tmp_path, name, monkeypatch
+):
+    """The kernel refuses to let files of this process grow, as a full disk does."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    scene = make_scene()
+    outputs.write(scene, tmp_path / "warm", (name,))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))
+    try:
+        with pytest.raises(OutputError, match=r"too large|No space|write"):
+            outputs.write(scene, tmp_path / "full", (name,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]
+
+
+def test_importing_outputs_loads_no_optional_package():
+    code = (
+        "import sys, vggt_edge.outputs; "
+        "print({'rerun', 'OpenEXR', 'PIL', 'torch'} & {m.split('.')[0] for m in sys.modules})"
+    )
+    root = Path(outputs.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
