@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class VGGT(nn.Module):
         self,
         images: Tensor,
         query_points: Tensor | None = None,
+        heads: Sequence[str] | None = None,
         chunk: int | None = None,
         dense_chunk: int | None = None,
     ) -> VGGTOutput:
@@ -71,6 +73,7 @@ class VGGT(nn.Module):
             images: (B, S, 3, H, W) in [0, 1]; H and W multiples of the patch size. The first view
                 fixes the world frame.
             query_points: (B, N, 2) pixels (column, row) of the first view, to be tracked.
+            heads: which heads to run, all that were built when None.
             chunk: views in flight at a time in the aggregator (inference only), None for all.
             dense_chunk: the same for the dense heads.
 
@@ -88,17 +91,19 @@ class VGGT(nn.Module):
             raise ValueError("query_points need a model with the track head")
         taps = self.aggregator(images, chunk)
         grid = (images.shape[3] // patch, images.shape[4] // patch)
-        return self.decode(taps, grid, query_points, dense_chunk)
+        return self.decode(taps, grid, query_points, heads, dense_chunk)
 
     def decode(
         self,
         taps: list[Tap],
         grid: tuple[int, int],
         query_points: Tensor | None = None,
+        heads: Sequence[str] | None = None,
         chunk: int | None = None,
     ) -> VGGTOutput:
         """Run the heads on tapped tokens of (rows, cols) = ``grid`` patches per view."""
-        heads, special = self.config.heads, self.config.special_tokens
+        heads = self.config.heads if heads is None else heads
+        special = self.config.special_tokens
         result = VGGTOutput()
         if "camera" in heads:
             poses = self.camera_head(taps[-1].tokens(last=1).squeeze(2))

@@ -76,10 +76,10 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, rows * cols, width) patch tokens."""
+        images = images.float()
         mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1)
         std = images.new_tensor(IMAGE_STD).view(3, 1, 1)
-        dtype = self.cls_token.dtype
-        x = self.patch_embed(((images - mean) / std).to(dtype))
+        x = self.patch_embed(((images - mean) / std).to(self.cls_token.dtype))
         rows, cols = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         x = x + self.position_embedding(rows, cols)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)

@@ -1,0 +1,70 @@
+"""Fetching weights from the Hugging Face hub: progress, resume, licence, and honest failure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import CheckpointError, OfflineError
+
+UNKNOWN_LICENSE = "not stated in the file; ask whoever gave it to you"
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One known checkpoint: its file in the repository and the terms of its weights."""
+
+    filename: str
+    license: str
+
+
+KNOWN = {
+    "facebook/VGGT-1B": HubFile(
+        "model.safetensors", "CC BY-NC 4.0: non-commercial use of weights and outputs only"
+    ),
+    "facebook/VGGT-1B-Commercial": HubFile(
+        "vggt_1B_commercial.pt",
+        "VGGT License v1: commercial use allowed, no military use; gated, ask on the model's page",
+    ),
+}
+
+
+def notify_stderr(line: str) -> None:
+    """Show one line to whoever runs the program."""
+    sys.stderr.write(line + "\n")
+
+
+def fetch(name: str, notify: Callable[[str], None] = notify_stderr) -> Path:
+    """Local path of a hub checkpoint; downloads it once, resuming an interrupted download.
+
+    Args:
+        name: "owner/name"; for names not in ``KNOWN`` the file is taken to be model.safetensors.
+        notify: receives the licence line on first use.
+
+    Raises:
+        OfflineError: when the hub cannot be reached and the file is not cached.
+        CheckpointError: when the repository or file does not exist, or access was not granted.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    known = KNOWN.get(name, HubFile("model.safetensors", f"see the page of {name} on the hub"))
+    cached = huggingface_hub.try_to_load_from_cache(name, known.filename)
+    if isinstance(cached, str):
+        return Path(cached)
+    notify(f"{name}: {known.license}")
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, known.filename))
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"{name}: gated; ask for access on its hub page, then run `hf auth login`"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError) as error:
+        raise CheckpointError(f"{name}: the hub has no {known.filename} there") from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise OfflineError(
+            f"{name}: cannot be fetched, the hub is not reachable from here. Download "
+            f"{known.filename} elsewhere and give its path, or use the embedded model 'pocket'"
+        ) from error

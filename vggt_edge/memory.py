@@ -1,0 +1,90 @@
+"""How much memory a run needs, before it starts.
+
+The estimate follows what ``model/aggregator.py`` holds: per view the tapped tokens, four token maps
+while a global block runs, the picture and the outputs; on top, one chunk in flight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from .errors import TooLargeError
+from .hardware import available_memory
+from .model.config import VGGTConfig
+
+# Allocator slack, interpreter and libraries; measured in results/memory.json.
+OVERHEAD_BYTES = 450 << 20
+CHUNK_TOKENS = 4096
+DENSE_CHUNK_PIXELS = 2 * 518 * 518
+
+
+def tokens_per_view(config: VGGTConfig, height: int, width: int) -> int:
+    """Tokens of one view."""
+    return config.special_tokens + (height // config.patch_size) * (width // config.patch_size)
+
+
+def bytes_per_view(config: VGGTConfig, height: int, width: int, itemsize: int) -> int:
+    """Growth of the peak with every further view, in bytes.
+
+    The aggregator's peak and the dense heads' peak come one after the other, so the larger counts.
+    """
+    tokens, pixels = tokens_per_view(config, height, width), height * width
+    taps = 2 * len(config.taps) * tokens * config.width * itemsize
+    # At the last global block the first output of the last tap is its input; its second is being
+    # written, beside keys and values.
+    aggregator = taps + 2 * tokens * config.width * itemsize
+    outputs = pixels * 4 * (2 * ("depth" in config.heads) + 4 * ("point" in config.heads))
+    picture = pixels * 3 * (1 + min(itemsize, 4))
+    return max(aggregator, taps + 2 * outputs) + picture
+
+
+def bytes_in_flight(config: VGGTConfig, height: int, width: int, itemsize: int) -> int:
+    """Upper bound of what one chunk holds at a time."""
+    tokens = max(CHUNK_TOKENS, tokens_per_view(config, height, width))
+    block = 12 * tokens * config.width * itemsize
+    pixels = max(DENSE_CHUNK_PIXELS, height * width)
+    dense = pixels * itemsize * (config.dense_features + 3 * config.dense_features // 2 + 64)
+    return max(block, dense if {"depth", "point"} & set(config.heads) else 0)
+
+
+def run_bytes(config: VGGTConfig, views: int, height: int, width: int, itemsize: int) -> int:
+    """Peak of one pass over ``views`` views beyond the weights, in bytes."""
+    per_view = bytes_per_view(config, height, width, itemsize)
+    return OVERHEAD_BYTES + views * per_view + bytes_in_flight(config, height, width, itemsize)
+
+
+def aggregator_chunk(config: VGGTConfig, height: int, width: int) -> int:
+    """Views in flight in the aggregator."""
+    return max(1, CHUNK_TOKENS // tokens_per_view(config, height, width))
+
+
+def dense_chunk(height: int, width: int) -> int:
+    """Views in flight in a dense head."""
+    return max(1, DENSE_CHUNK_PIXELS // (height * width))
+
+
+def require(
+    config: VGGTConfig, views: int, size: Sequence[int], itemsize: int, device: torch.device
+) -> None:
+    """Refuse a run that would not fit.
+
+    Raises:
+        TooLargeError: with the estimate and what would make it fit.
+    """
+    height, width = size
+    need, have = run_bytes(config, views, height, width, itemsize), available_memory(device)
+    if need <= have:
+        return
+    per_view = bytes_per_view(config, height, width, itemsize)
+    fits = math.floor((have - need + views * per_view) / per_view)
+    way_out = [f"at most {fits} views (--limit {fits})"] if fits > 0 else []
+    way_out.append(f"a smaller --size than {max(height, width)}")
+    if itemsize == 4:
+        way_out.append("--dtype bf16")
+    raise TooLargeError(
+        f"{views} views of {height}x{width} need about {need / 1e9:.1f} GB on {device.type}, "
+        f"{have / 1e9:.1f} GB are free; what fits: {', or '.join(way_out)}"
+    )

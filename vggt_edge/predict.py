@@ -1,0 +1,116 @@
+"""Views and a network to a Prediction: chunking, progress, and back from tensors to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from . import geometry, memory
+from .errors import InputError
+from .model.vggt import VGGT, VGGTOutput
+from .types import Cameras, Prediction, Views
+
+
+def cameras_from_encoding(pose: np.ndarray, size: tuple[int, int]) -> Cameras:
+    """Cameras from (S, 9) pose encodings: translation, quaternion xyzw, fields of view (v, h).
+
+    The principal point is the view's middle, (W / 2, H / 2), as VGGT was trained.
+    """
+    pose = pose.astype(np.float64)
+    height, width = size
+    rotation = geometry.quaternion_to_matrix(pose[:, 3:7])
+    # The head's field of view passes a ReLU: keep an untrained network's zero from dividing by zero.
+    vertical, horizontal = np.maximum(pose[:, 7:9], 1e-3).T
+    intrinsics = np.zeros((len(pose), 3, 3))
+    intrinsics[:, 0, 0] = width / 2 / np.tan(horizontal / 2)
+    intrinsics[:, 1, 1] = height / 2 / np.tan(vertical / 2)
+    intrinsics[:, 0, 2], intrinsics[:, 1, 2], intrinsics[:, 2, 2] = width / 2, height / 2, 1
+    extrinsics = np.concatenate([rotation, pose[:, :3, None]], axis=-1)
+    return Cameras(intrinsics, extrinsics, np.tile(np.array(size), (len(pose), 1)))
+
+
+def to_tensor(views: Views, model: VGGT) -> torch.Tensor:
+    """(1, S, 3, H, W) in [0, 1], on the model's device.
+
+    Half precision where the model is: it holds 8-bit pixels to a twentieth of a step, and a set of
+    thousands of pictures in half the memory.
+    """
+    parameter = next(model.parameters())
+    dtype = torch.float32 if parameter.dtype == torch.float32 else torch.float16
+    images = torch.from_numpy(np.ascontiguousarray(views.images)).to(parameter.device)
+    return images.permute(0, 3, 1, 2).to(dtype).div_(255)[None]
+
+
+@contextmanager
+def _progress(model: VGGT, expected: int, show: bool) -> Iterator[None]:
+    """A bar that counts transformer blocks, without the network knowing."""
+    bar = tqdm(total=expected, desc="predict", unit="block", delay=2, leave=False, disable=not show)
+    aggregator = model.aggregator
+    blocks = [*aggregator.patch_embed.blocks, *aggregator.frame_blocks, *aggregator.global_blocks]
+    handles = [block.mlp.register_forward_hook(lambda *_: bar.update()) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        bar.close()
+
+
+def _array(tensor: torch.Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor[0].float().cpu().numpy()
+
+
+def to_prediction(output: VGGTOutput, views: Views) -> Prediction:
+    """A Prediction from the raw output for one batch entry."""
+    pose, depth = _array(output.pose_enc), _array(output.depth)
+    return Prediction(
+        views=views,
+        cameras=None if pose is None else cameras_from_encoding(pose, views.size),
+        depth=None if depth is None else depth[..., 0],
+        depth_confidence=_array(output.depth_conf),
+        points=_array(output.world_points),
+        points_confidence=_array(output.world_points_conf),
+    )
+
+
+@torch.inference_mode()
+def predict(
+    model: VGGT, views: Views, *, heads: Sequence[str] | None = None, progress: bool = False
+) -> Prediction:
+    """Run the network once over all views.
+
+    Args:
+        model: from ``load``; its device and dtype are used.
+        views: from ``read_views``; the first one fixes the world frame.
+        heads: which of the model's heads to run, all but "track" when None.
+        progress: show a bar on standard error for work over two seconds.
+
+    Raises:
+        InputError: a head the model does not have, or views of a size it cannot take.
+        TooLargeError: when the run would not fit in memory.
+    """
+    config = model.config
+    wanted = tuple(heads) if heads is not None else tuple(h for h in config.heads if h != "track")
+    if absent := [head for head in wanted if head not in config.heads or head == "track"]:
+        known = ", ".join(h for h in config.heads if h != "track")
+        raise InputError(f"the model cannot predict {', '.join(absent)}; it has {known}")
+    height, width = views.size
+    if height % config.patch_size or width % config.patch_size:
+        raise InputError(
+            f"views of {height}x{width} are no multiple of the patch size {config.patch_size}; "
+            "read them with read_views"
+        )
+    parameter = next(model.parameters())
+    memory.require(config, len(views), views.size, parameter.element_size(), parameter.device)
+    chunk = memory.aggregator_chunk(config, height, width)
+    steps = -(-len(views) // chunk) * (config.encoder_depth + 2 * config.depth)
+    images = to_tensor(views, model)
+    with _progress(model, steps, progress):
+        output = model(
+            images, heads=wanted, chunk=chunk, dense_chunk=memory.dense_chunk(height, width)
+        )
+    return to_prediction(output, views)
