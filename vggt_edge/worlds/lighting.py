@@ -9,9 +9,9 @@ from torch import Tensor
 
 from . import materials as m
 from .noise import fractal_noise, value_noise
-from .shapes import FAR, LEAVES, TUBE, Solids, gradient
+from .shapes import CONE, ELLIPSOID, FAR, TUBE, Solids, gradient
 from .textures import PATTERNS, Spot, face_coordinates
-from .tiles import TILE, Grid, blocked
+from .tiles import Grid, blocked
 
 
 class Lights(NamedTuple):
@@ -49,187 +49,226 @@ class Lights(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """What N rays met: world point, unit normal towards the camera, its albedo and material rows."""
+    """What N rays met.
 
-    point: Tensor
+    Fields
+        normal    (3, N) unit, towards the camera.
+        albedo    (3, N) linear reflectance.
+        specular  (N,) strength of the highlight.
+        gloss     (N,) its Blinn exponent.
+        emission  (N,) light given off, in units of the albedo.
+    """
+
     normal: Tensor
     albedo: Tensor
-    material: Tensor
+    specular: Tensor
+    gloss: Tensor
+    emission: Tensor
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
+
+
+def _unit(v: Tensor) -> Tensor:
+    return v * _dot(v, v).clamp_min(1e-20).rsqrt()
+
+
+def _groups(values: Tensor) -> list[tuple[int, int, int]]:
+    """(value, start, end) of the runs of a sorted tensor of small integers."""
+    counts = torch.bincount(values).tolist()
+    runs, start = [], 0
+    for value, count in enumerate(counts):
+        if count:
+            runs.append((value, start, start + count))
+        start += count
+    return runs
 
 
 def surface(
     solids: Solids, solid: Tensor, point: Tensor, ray: Tensor, footprint: Tensor
 ) -> Surface:
-    """Normals and textures of hits: rows ``solid`` (N,) met at ``point`` (N, 3) along ``ray`` (N, 3)."""
-    frame, half = solids.frame[solid], solids.half[solid]
-    kind, extra, material = solids.kind[solid], solids.extra[solid], solids.material[solid]
-    q = (frame @ (point - solids.center[solid])[..., None]).squeeze(-1)
-    slope = torch.zeros_like(q)
-    for value in torch.unique(solids.kind).tolist():
-        index = (kind == value).nonzero().squeeze(1)
-        slope[index] = gradient(value, q[index], extra[index])
-    object_normal = _unit(slope / half)
-    normal = _unit((slope[:, None] @ frame).squeeze(1))
-    facing = (normal * ray).sum(1, keepdim=True)
-    normal = normal * -torch.sign(facing + 1e-12)
-    cosine = (facing.abs() / ray.norm(dim=1, keepdim=True)).clamp_min(0.15).squeeze(1)
-    curved = (kind > 0) & (kind <= TUBE) & (kind != 3)
-    local = q * half
-    spot = Spot(
-        solid=local + material[:, m.OFFSET],
-        face=face_coordinates(local, object_normal, curved, material[:, m.ANGLE])
-        + material[:, m.OFFSET][:, :2],
-        footprint=footprint / cosine.sqrt(),
-        a=material[:, m.COLOR_A],
-        b=material[:, m.COLOR_B],
-        c=material[:, m.COLOR_C],
-        scale=material[:, m.SCALE],
-        aspect=material[:, m.ASPECT],
-        seed=material[:, m.SEED],
+    """Normals and textures of hits.
+
+    Args:
+        solids: the scenes.
+        solid: (N,) rows of ``solids``, ordered by their material's pattern.
+        point: (3, N) where they were met, world.
+        ray: (3, N) along which way.
+        footprint: (N,) a pixel's size there, metres.
+    """
+    table = torch.cat(
+        [solids.frame.flatten(1), solids.center, solids.half, solids.extra, solids.material], 1
     )
-    pattern = material[:, m.PATTERN].long()
-    albedo = torch.zeros_like(point)
-    for value in torch.unique(pattern).tolist():
-        index = (pattern == value).nonzero().squeeze(1)
-        albedo[index] = PATTERNS[value](Spot(*(field[index] for field in spot)))
-    stain = fractal_noise(spot.solid * 1.9 + 3, 2) - 0.5
-    albedo = albedo * (1 + stain * material[:, m.DIRT] * 2)[:, None]
-    rough = (material[:, m.BUMP] > 0) | (kind == LEAVES)
-    index = rough.nonzero().squeeze(1)
-    normal[index] = _bumped(normal[index], Spot(*(f[index] for f in spot)), material[index])
-    return Surface(point, normal, albedo.clamp(0.004, 0.97), material)
-
-
-def _unit(v: Tensor) -> Tensor:
-    return v * (v * v).sum(-1, keepdim=True).clamp_min(1e-20).rsqrt()
+    row = table.T.contiguous().index_select(1, solid)
+    f, center, half, extra = row[:9], row[9:12], row[12:15], row[15:27]
+    material = row[27:]
+    kind = solids.kind[solid]
+    offset = point - center
+    q = torch.stack([_dot(f[i : i + 3], offset) for i in (0, 3, 6)])
+    slope = q
+    for value in torch.unique(solids.kind).tolist():
+        if value != ELLIPSOID:
+            index = (kind == value).nonzero().squeeze(1)
+            slope = slope.index_copy(1, index, gradient(value, q[:, index], extra[:, index]))
+    object_normal = slope / half
+    normal = _unit(torch.stack([_dot(f[i::3], slope) for i in range(3)]))
+    facing = _dot(normal, ray)
+    normal = normal * -torch.sign(facing + 1e-12)
+    cosine = (facing.abs() * _dot(ray, ray).rsqrt()).clamp_min(0.15)
+    curved = (kind == ELLIPSOID) | (kind == CONE) | (kind == TUBE)
+    local = q * half
+    shift = material[m.OFFSET]
+    spot = Spot(
+        solid=local + shift,
+        face=face_coordinates(local, object_normal, curved, material[m.ANGLE]) + shift[:2],
+        footprint=footprint * cosine.rsqrt(),
+        a=material[m.COLOR_A],
+        b=material[m.COLOR_B],
+        c=material[m.COLOR_C],
+        scale=material[m.SCALE],
+        aspect=material[m.ASPECT],
+        seed=material[m.SEED],
+    )
+    albedo = torch.cat(
+        [
+            PATTERNS[value](Spot(*(field[..., start:end] for field in spot)))
+            for value, start, end in _groups(material[m.PATTERN].long())
+        ],
+        1,
+    )
+    stain = value_noise(spot.solid * 2.3 + 3) - 0.5
+    albedo = albedo * (1 + stain * material[m.DIRT] * 1.6)
+    index = (material[m.BUMP] > 0).nonzero().squeeze(1)
+    bumped = _bumped(
+        normal[:, index], Spot(*(x[..., index] for x in spot)), material[:, index]
+    )
+    normal = normal.index_copy(1, index, bumped)
+    return Surface(
+        normal, albedo.clamp(0.004, 0.97), material[m.SPECULAR], material[m.GLOSS], material[m.EMISSION]
+    )
 
 
 def _bumped(normal: Tensor, spot: Spot, material: Tensor) -> Tensor:
-    scale = material[:, m.BUMP_SCALE].clamp_min(1e-3)
-    p = spot.solid / scale[:, None]
-    wobble = torch.stack([value_noise(p + 13.7 * k) for k in range(3)], 1) - 0.5
-    fade = (1.2 - spot.footprint / scale).clamp(0, 1) * material[:, m.BUMP]
-    return _unit(normal + wobble * fade[:, None] * 1.6)
+    scale = material[m.BUMP_SCALE].clamp_min(1e-3)
+    p = spot.solid / scale
+    wobble = torch.stack([value_noise(p + 13.7 * k) for k in range(3)]) - 0.5
+    fade = (1.2 - spot.footprint / scale).clamp(0, 1) * material[m.BUMP]
+    return _unit(normal + wobble * fade * 1.6)
+
+
+def _at(values: Tensor, scene: Tensor) -> Tensor:
+    """(B, ...) values of scenes to (..., N), or (..., 1) if there is only one scene."""
+    values = values.movedim(0, -1)
+    return values if values.shape[-1] == 1 else values.index_select(-1, scene)
 
 
 def sky(direction: Tensor, lights: Lights, scene: Tensor) -> Tensor:
-    """(N, 3) radiance of the sky in unit directions (N, 3), for rays of ``scene`` (N,)."""
-    up = direction[:, 2]
-    blend = up.clamp(0, 1).sqrt()[:, None]
-    color = lights.horizon[scene] + (lights.zenith[scene] - lights.horizon[scene]) * blend
-    plane = direction[:, :2] / (up.abs()[:, None] + 0.12)
-    p = torch.cat([plane * 1.5, lights.seed[scene][:, None]], 1)
-    amount = lights.clouds[scene]
-    cloud = ((fractal_noise(p, 4) - 0.75 + 0.5 * amount) * 3).clamp(0, 1) * (up > 0) * (amount > 0)
-    white = lights.horizon[scene].mean(1, keepdim=True) * 1.15
-    color = color + (white - color) * (cloud * 0.85)[:, None]
-    glow = ((direction * lights.key[scene]).sum(1).clamp(0, 1) ** 64) * lights.sun[scene]
-    glow = glow * (amount > 0)
-    return color + glow[:, None] * lights.key_color[scene] * 0.3
+    """(3, N) radiance of the sky in unit directions (3, N), for rays of ``scene`` (N,)."""
+    up = direction[2]
+    horizon = _at(lights.horizon, scene)
+    color = torch.lerp(horizon, _at(lights.zenith, scene), up.clamp(0, 1).sqrt())
+    plane = direction[:2] / (up.abs() + 0.12) * 1.5
+    seed = _at(lights.seed, scene).expand_as(up)
+    amount = _at(lights.clouds, scene)
+    noise = fractal_noise(torch.cat([plane, seed[None]]), 4)
+    cloud = ((noise - 0.75 + 0.5 * amount) * 3).clamp(0, 1) * (up > 0) * (amount > 0)
+    color = torch.lerp(color, horizon.mean(0, keepdim=True) * 1.15, cloud * 0.85)
+    glow = _dot(direction, _at(lights.key, scene)).clamp(0, 1) ** 64
+    glow = glow * (_at(lights.sun, scene) & (amount > 0))
+    return color + glow * _at(lights.key_color, scene) * 0.3
 
 
 def occlusion(grid: Grid, point: Tensor, normal: Tensor, reach: Tensor) -> Tensor:
-    """(V * Q, 64) share of ambient light that gets into corners: 1 in the open.
+    """(T, 64) share of ambient light that gets into corners: 1 in the open.
 
     Neighbouring pixels stand for the surroundings (screen-space occlusion, Shanmugam and
-    Arikan 2007), at two distances and eight directions.
+    Arikan 2007), at two distances and eight directions. ``point`` and ``normal`` are (3, T, 64),
+    ``reach`` (V,) metres.
     """
-    p = grid.to_image(point).permute(3, 0, 1, 2).contiguous()
-    n = grid.to_image(normal).permute(3, 0, 1, 2).contiguous()
-    near = max(grid.width // 48, 1)
-    far = max(grid.width // 14, 2)
+    p, n = grid.to_image(point).contiguous(), grid.to_image(normal).contiguous()
     total = torch.zeros_like(p[0])
-    reach = (reach * reach)[:, None, None]
+    reach = (1 / (reach * reach))[:, None, None]
+    near, far = max(grid.width // 48, 1), max(grid.width // 14, 2)
     for radius, offsets in (
         (near, ((1, 0), (-1, 0), (0, 1), (0, -1))),
         (far, ((1, 1), (-1, -1), (1, -1), (-1, 1))),
     ):
         for dx, dy in offsets:
             v = torch.roll(p, (dy * radius, dx * radius), (2, 3)) - p
-            squared = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).clamp_min(1e-8)
-            lift = (v[0] * n[0] + v[1] * n[1] + v[2] * n[2]) * squared.rsqrt()
-            total += (lift - 0.12).relu() / (1 + squared / reach)
-    share = 1 / (1 + total * 0.32)
-    rows, cols = grid.rows * TILE, grid.cols * TILE
-    share = torch.nn.functional.pad(share, (0, cols - grid.width, 0, rows - grid.height), value=1.0)
-    share = share.view(-1, grid.rows, TILE, grid.cols, TILE).transpose(2, 3)
-    return share.reshape(-1, TILE * TILE)
+            squared = _dot(v, v).clamp_min(1e-8)
+            lift = _dot(v, n) * squared.rsqrt()
+            total += (lift - 0.12).relu() / (1 + squared * reach)
+    return grid.to_tiles(1 / (1 + total * 0.32))
 
 
 def _soften(grid: Grid, lit: Tensor) -> Tensor:
-    """Shadows with a penumbra of about a pixel."""
-    image = lit.view(-1, grid.rows, grid.cols, TILE, TILE).transpose(2, 3)
-    image = image.reshape(-1, 1, grid.rows * TILE, grid.cols * TILE)
-    image = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
-    tiles = image.view(-1, grid.rows, TILE, grid.cols, TILE).transpose(2, 3)
-    return tiles.reshape(-1, TILE * TILE)
+    """Shadows (T, 64) with a penumbra of about a pixel."""
+    image = grid.to_image(lit)[:, None]
+    soft = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
+    return grid.to_tiles(soft[:, 0])
 
 
 def shade(grid: Grid, solids: Solids, lights: Lights, depth: Tensor, solid: Tensor) -> Tensor:
-    """(V * Q, 64, 3) linear radiance along the camera rays.
+    """(3, T, 64) linear radiance along the camera rays.
 
     Args:
         grid: the views.
-        solids, lights: the scenes.
-        depth: (V * Q, 64) z-depth, above ``FAR`` for sky.
-        solid: (V * Q, 64) rows of ``solids``.
+        solids: the scenes.
+        lights: their lights.
+        depth: (T, 64) z-depth, above ``FAR`` for sky.
+        solid: (T, 64) rows of ``solids``.
     """
     tiles = grid.rows * grid.cols
     ray = grid.directions()
     hit = depth < FAR
-    view = torch.arange(len(grid.scene), device=depth.device).repeat_interleave(tiles)
-    scene = grid.scene[view]
+    scene = grid.scene.repeat_interleave(tiles)[:, None]
+    flat_scene = scene.expand_as(depth).flatten()
+    miss = (~hit).flatten().nonzero().squeeze(1)
     index = hit.flatten().nonzero().squeeze(1)
-    pixel_scene = scene[:, None].expand_as(depth).flatten()
-    out = sky(_unit(ray).flatten(0, 1), lights, pixel_scene)
-    safe = torch.where(hit, depth, 0.0)
-    points = grid.center[view][:, None] + ray * safe[..., None]
-    rays = ray.flatten(0, 1)[index]
-    footprint = (depth / grid.focal[view][:, None]).flatten()[index]
-    found = surface(solids, solid.flatten()[index], points.flatten(0, 1)[index], rays, footprint)
+    # In order of texture, so that each texture works on a slice.
+    pattern = solids.material[:, m.PATTERN].to(torch.uint8)
+    index = index[pattern[solid.flatten()[index]].argsort(stable=True)]
 
-    normal = torch.zeros_like(out)
-    normal[index] = found.normal
-    normal = normal.view_as(ray)
-    far_points = torch.where(hit[..., None], points, points + ray * 1e4)
-    open_share = occlusion(grid, far_points, normal, lights.reach[grid.scene]).flatten()[index]
+    position = grid.center.T.repeat_interleave(tiles, 1)[..., None]
+    points = position + ray * torch.where(hit, depth, 1e4)
+    rays = ray.flatten(1)[:, index]
+    at = flat_scene[index]
+    length = _dot(rays, rays).sqrt()
+    near = depth.flatten()[index]
+    focal = grid.focal.repeat_interleave(tiles)[:, None].expand_as(depth).flatten()[index]
+    here = points.flatten(1)[:, index]
+    found = surface(solids, solid.flatten()[index], here, rays, near / focal)
 
+    normal = torch.zeros_like(ray).flatten(1).index_copy(1, index, found.normal).view_as(ray)
+    open_share = occlusion(grid, points, normal, lights.reach[grid.scene]).flatten()[index]
+    key = lights.key[grid.scene].T.repeat_interleave(tiles, 1)[..., None]
+    sun = lights.sun[grid.scene].repeat_interleave(tiles)[:, None]
+    toward = torch.where(sun, key.expand_as(points), key - points)
+    wanted = hit & (_dot(toward, normal) > 0)
     lifted = points + normal * 2e-3
-    is_sun = lights.sun[scene][:, None]
-    toward = torch.where(
-        is_sun[..., None], lights.key[scene][:, None], lights.key[scene][:, None] - points
-    )
-    facing = (toward * normal).sum(-1)
-    wanted = hit & (facing > 0)
     shadow = blocked(grid, solids, lifted, wanted, lights.key[grid.scene], lights.sun[grid.scene])
     lit = _soften(grid, (~shadow).to(depth.dtype)).flatten()[index]
 
-    at = pixel_scene[index]
-    material = found.material
-    n, eye = found.normal, -_unit(rays)
-    light = lights.below[at] + (lights.above[at] - lights.below[at]) * (0.5 + 0.5 * n[:, 2:])
-    light = light * open_share[:, None]
+    n, eye = found.normal, rays / -length
+    below = _at(lights.below, at)
+    light = torch.lerp(below, _at(lights.above, at), 0.5 + 0.5 * n[2]) * open_share
     shine = torch.zeros_like(light)
-    key = toward.flatten(0, 1)[index]
-    sun = lights.sun[at]
-    for vector, strength, seen in (
-        (key, lights.key_color[at], lit),
-        (lights.fill[at] - found.point, lights.fill_color[at], open_share),
+    is_sun = _at(lights.sun, at)
+    for lamp, vector, strength, seen in (
+        (~is_sun, toward.flatten(1)[:, index], _at(lights.key_color, at), lit),
+        (torch.ones_like(is_sun), _at(lights.fill, at) - here, _at(lights.fill_color, at), open_share),
     ):
-        squared = (vector * vector).sum(1, keepdim=True).clamp_min(1e-4)
+        squared = _dot(vector, vector).clamp_min(1e-4)
         way = vector * squared.rsqrt()
-        falls = 4.6 / (squared + 0.6)
-        if vector is key:
-            falls = torch.where(sun[:, None], torch.ones_like(falls), falls)
-        arriving = strength * falls * seen[:, None]
-        light = light + arriving * (way * n).sum(1, keepdim=True).relu()
-        middle = _unit(way + eye)
-        gloss = material[:, m.GLOSS].clamp_min(1)
-        peak = (middle * n).sum(1).clamp_min(1e-3) ** gloss * (gloss * 0.04 + 0.3)
-        shine = shine + arriving * (peak * material[:, m.SPECULAR])[:, None]
-    color = found.albedo * light + shine * 0.6
-    color = color + found.albedo * material[:, m.EMISSION][:, None]
-    distance = footprint * 0 + depth.flatten()[index] * rays.norm(dim=1)
-    clear = torch.exp(-distance * lights.haze[at])[:, None]
-    out[index] = color * clear + lights.horizon[at] * (1 - clear)
-    return out.view_as(ray)
+        falls = torch.where(lamp, 4.6 / (squared + 0.6), 1.0) * seen
+        light = torch.addcmul(light, strength, falls * _dot(way, n).relu())
+        half_way = _dot(_unit(way + eye), n).clamp_min(1e-3)
+        peak = half_way ** found.gloss.clamp_min(1) * (found.gloss * 0.04 + 0.3)
+        shine = torch.addcmul(shine, strength, falls * peak)
+    color = found.albedo * (light + found.emission) + shine * (found.specular * 0.6)
+    clear = torch.exp(-near * length * _at(lights.haze, at))
+    color = torch.lerp(_at(lights.horizon, at).expand_as(color), color, clear)
+    out = torch.empty_like(ray).flatten(1).index_copy(1, index, color)
+    above = sky(_unit(ray.flatten(1)[:, miss]), lights, flat_scene[miss])
+    return out.index_copy(1, miss, above).view_as(ray)

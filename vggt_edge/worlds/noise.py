@@ -13,36 +13,40 @@ _PERIOD = 32
 
 @lru_cache(maxsize=8)
 def _lattice(device: torch.device) -> Tensor:
-    # A row holds the eight corners of a cell, so that a look-up is one gather of 32 bytes.
+    # One layer more than the period on each side that counts, so that no neighbour wraps around.
     values = np.random.default_rng(20240611).random((_PERIOD,) * 3, dtype=np.float32)
-    corners = [
-        np.roll(values, (-i, -j, -k), axis=(0, 1, 2))
-        for i in (0, 1)
-        for j in (0, 1)
-        for k in (0, 1)
-    ]
-    return torch.from_numpy(np.stack(corners, -1).reshape(-1, 8)).to(device)
+    wrapped = np.pad(values, (0, 1), mode="wrap")
+    return torch.from_numpy(wrapped.reshape(-1)).to(device)
 
 
 def value_noise(points: Tensor) -> Tensor:
-    """(N, 3) points to (N,) smooth noise in [0, 1]: random at integers, blended in between."""
+    """(3, N) points to (N,) smooth noise in [0, 1]: random at integers, blended in between."""
     cell = points.floor()
     f = points - cell
-    index = cell.to(torch.int32) & (_PERIOD - 1)
-    flat = (index[:, 0] * _PERIOD + index[:, 1]) * _PERIOD + index[:, 2]
-    rows = _lattice(points.device).index_select(0, flat)
-    x, y, z = (f * f * (3 - 2 * f)).unbind(1)
-    rows = torch.lerp(rows[:, :4], rows[:, 4:], x[:, None])
-    rows = torch.lerp(rows[:, :2], rows[:, 2:], y[:, None])
-    return torch.lerp(rows[:, 0], rows[:, 1], z)
+    i, j, k = (cell.to(torch.int32) & (_PERIOD - 1)).unbind(0)
+    side = _PERIOD + 1
+    corner = (i * side + j) * side + k
+    x, y, z = (f * f * (3 - 2 * f)).unbind(0)
+    table = _lattice(points.device)
+
+    def along_z(offset: int) -> Tensor:
+        low = table.index_select(0, corner + offset)
+        return low + (table.index_select(0, corner + (offset + 1)) - low) * z
+
+    def along_yz(offset: int) -> Tensor:
+        low = along_z(offset)
+        return low + (along_z(offset + side) - low) * y
+
+    low = along_yz(0)
+    return low + (along_yz(side * side) - low) * x
 
 
 def fractal_noise(points: Tensor, octaves: int = 3, footprint: Tensor | None = None) -> Tensor:
-    """(N, 3) points to (N,) noise in [0, 1] of several octaves, each half as large and as strong.
+    """(3, N) points to (N,) noise in [0, 1] of several octaves, each half as large and as strong.
 
     Octaves finer than ``footprint`` (N,), a pixel's size in the units of ``points``, fade out.
     """
-    total = torch.zeros_like(points[:, 0])
+    total = torch.zeros_like(points[0])
     weight, scale = 0.5, 1.0
     for octave in range(octaves):
         noise = value_noise(points * scale + 7.31 * octave) - 0.5

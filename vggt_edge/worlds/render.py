@@ -67,11 +67,10 @@ def pack_grid(cameras: Sequence[Cameras], height: int, width: int, device: torch
 def picture(grid: Grid, solids: Solids, lights: Lights) -> tuple[Tensor, Tensor]:
     """(V, 3, H, W) linear radiance and (V, H, W) z-depth, 0 where there is only sky."""
     depth, solid = first_hits(grid, solids)
-    radiance = grid.to_image(shade(grid, solids, lights, depth, solid)).permute(0, 3, 1, 2)
+    radiance = grid.to_image(shade(grid, solids, lights, depth, solid)).transpose(0, 1)
     rows = grid.to_image(torch.where(depth < FAR, solid, -1))
-    return _antialias(radiance.contiguous(), rows), grid.to_image(
-        torch.where(depth < FAR, depth, 0.0)
-    ).contiguous()
+    image = _antialias(radiance.contiguous(), rows)
+    return image, grid.to_image(torch.where(depth < FAR, depth, 0.0)).contiguous()
 
 
 def _antialias(image: Tensor, rows: Tensor) -> Tensor:

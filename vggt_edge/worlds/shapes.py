@@ -6,7 +6,7 @@ Every solid is a unit shape in *normalised* coordinates, ``q = frame @ (x - cent
 coordinates without renormalising their direction, so the ray parameter keeps its unit: z-depth for
 camera rays, metres for shadow rays.
 
-Intersections avoid ``torch.where``: on CPUs an arithmetic penalty for a miss is several times faster.
+Intersections avoid ``torch.where``: an arithmetic penalty for a miss is several times faster.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Solids(NamedTuple):
         frame     (N, 3, 3) normalised coordinates from world directions.
         center    (N, 3) world, metres.
         half      (N, 3) half extents along the object's axes, metres; 0 marks an unused row.
-        bound     (N, 3) half extents of the box that holds the solid (a cone is wider than its middle).
+        bound     (N, 3) half extents of the box that holds it (cones are wider than their middle).
     kind      (N,) int64, one of the kinds above.
         extra     (N, 12) cone, tube: slope k first; hull: six lows, six highs; leaves: threshold,
                   frequency, seed.
@@ -124,9 +124,8 @@ def _leaves(o: Tensor, d: Tensor, extra: Tensor) -> Tensor:
     best = torch.full((), _MISS, device=d.device)
     for t in _ellipsoid(o, d):
         q = o + t.clamp(-FAR, FAR)[:, None] * d
-        noise = value_noise(
-            ((q * extra[:, 1, None, None]) + extra[:, 2, None, None]).movedim(1, -1).reshape(-1, 3)
-        ).view_as(t)
+        place = (q * extra[:, 1, None, None]) + extra[:, 2, None, None]
+        noise = value_noise(place.movedim(1, 0).reshape(3, -1)).view_as(t)
         gap = (extra[:, :1] - noise).relu() + (_NEAR - t).relu()
         best = torch.minimum(best, t + gap * _MISS)
     return best
@@ -154,33 +153,34 @@ def intersect(kind: int, o: Tensor, d: Tensor, extra: Tensor) -> Tensor:
 
 
 def gradient(kind: int, q: Tensor, extra: Tensor) -> Tensor:
-    """Outward gradient (N, 3), in normalised coordinates, at surface points q (N, 3) of one kind."""
+    """Outward gradient (3, N), normalised coordinates, at surface points q (3, N) of one kind.
+
+    ``extra`` is (12, N).
+    """
     if kind in (ELLIPSOID, LEAVES):
         return q
     if kind == BOX:
-        axis = q.abs().argmax(1, keepdim=True)
-        return torch.zeros_like(q).scatter_(1, axis, q.gather(1, axis).sign())
+        axis = q.abs().argmax(0, keepdim=True)
+        return torch.zeros_like(q).scatter_(0, axis, q.gather(0, axis).sign())
     if kind == HULL:
         return _hull_gradient(q, extra)
-    k, z = extra[:, 0], q[:, 2]
-    distance = torch.hypot(q[:, 0], q[:, 1])
-    side = torch.stack([q[:, 0], q[:, 1], -k * (1 + k * z)], 1)
+    k, (x, y, z) = extra[0], q.unbind(0)
+    side = torch.stack([x, y, -k * (1 + k * z)])
     if kind == TUBE:
         return side
-    cap = torch.stack([torch.zeros_like(z), torch.zeros_like(z), z.sign()], 1)
-    on_cap = (1 - z.abs()).abs() < (distance - 1 - k * z).abs()
-    return torch.where(on_cap[:, None], cap, side)
+    zero = torch.zeros_like(z)
+    on_cap = (1 - z.abs()).abs() < (torch.hypot(x, y) - 1 - k * z).abs()
+    return torch.where(on_cap, torch.stack([zero, zero, z.sign()]), side)
 
 
 def _hull_gradient(q: Tensor, extra: Tensor) -> Tensor:
-    values = [q] + [(q[:, i] + sign * q[:, j])[:, None] for i, j, sign in HULL_SLABS]
-    value = torch.cat(values, 1)
+    value = torch.stack([*q.unbind(0), *(q[i] + sign * q[j] for i, j, sign in HULL_SLABS)])
     ones = torch.ones_like(q)
-    high = torch.cat([ones, extra[:, 6:]], 1)
-    low = torch.cat([-ones, extra[:, :6]], 1)
-    face = torch.cat([value - high, low - value], 1).argmax(1)
+    high = torch.cat([ones, extra[6:]])
+    low = torch.cat([-ones, extra[:6]])
+    face = torch.cat([value - high, low - value]).argmax(0)
     normals = torch.zeros(9, 3)
     normals[:3] = torch.eye(3)
     for slab, (i, j, sign) in enumerate(HULL_SLABS):
         normals[3 + slab, i], normals[3 + slab, j] = 1.0, sign
-    return torch.cat([normals, -normals]).to(q)[face]
+    return torch.cat([normals, -normals]).T.to(q)[:, face]

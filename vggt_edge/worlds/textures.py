@@ -21,10 +21,10 @@ class Spot(NamedTuple):
     """Where a texture is asked for its colour; N points.
 
     Fields
-        solid      (N, 3) object coordinates plus the material's offset, metres.
-        face       (N, 2) coordinates on the face, metres, rotated by the material.
+        solid      (3, N) object coordinates plus the material's offset, metres.
+        face       (2, N) coordinates on the face, metres, rotated by the material.
         footprint  (N,) a pixel's size on the surface, metres.
-        a, b, c    (N, 3) the material's colours, linear.
+        a, b, c    (3, N) the material's colours, linear.
         scale      (N,) size of a cell of the pattern, metres.
         aspect     (N,) width of a cell over its height.
         seed       (N,) a number of the material's own.
@@ -42,12 +42,16 @@ class Spot(NamedTuple):
 
     @property
     def scaled(self) -> Tensor:
-        """(N, 3) object coordinates in cells."""
-        return self.solid / self.scale[:, None]
+        """(3, N) object coordinates in cells."""
+        return self.solid / self.scale
 
 
 def _mix(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    return a + (b - a) * t[:, None]
+    return torch.lerp(a, b, t)
+
+
+def _column(like: Tensor, values: list[float]) -> Tensor:
+    return like.new_tensor(values)[:, None]
 
 
 def _band(x: Tensor, width: Tensor, edge: Tensor) -> Tensor:
@@ -59,9 +63,9 @@ def _band(x: Tensor, width: Tensor, edge: Tensor) -> Tensor:
 
 def _cells(spot: Spot, brick: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Cell indices, the place in the cell in [0, 1), and the footprint in cell heights."""
-    v = spot.face[:, 1] / spot.scale
+    v = spot.face[1] / spot.scale
     row = v.floor()
-    u = spot.face[:, 0] / (spot.scale * spot.aspect) + brick * row
+    u = spot.face[0] / (spot.scale * spot.aspect) + brick * row
     col = u.floor()
     return col, row, u - col, v - row, spot.footprint / spot.scale
 
@@ -79,7 +83,7 @@ def _grout(x: Tensor, y: Tensor, aspect: Tensor, footprint: Tensor, width: float
 def paint(spot: Spot) -> Tensor:
     """Nearly one colour: wall paint, plastic."""
     noise = fractal_noise(spot.scaled, 2, spot.footprint / spot.scale)
-    return spot.a * (0.93 + 0.14 * noise)[:, None]
+    return spot.a * (0.93 + 0.14 * noise)
 
 
 def plaster(spot: Spot) -> Tensor:
@@ -95,7 +99,7 @@ def marble(spot: Spot) -> Tensor:
     """Veins along the zeros of a distorted wave."""
     p = spot.scaled
     noise = fractal_noise(p, 4, spot.footprint / spot.scale)
-    wave = torch.sin(2.2 * p[:, 0] + 1.3 * p[:, 1] + 0.9 * p[:, 2] + 9 * noise)
+    wave = torch.sin(2.2 * p[0] + 1.3 * p[1] + 0.9 * p[2] + 9 * noise)
     vein = (1 - wave.abs()).clamp(min=0) ** 4
     base = _mix(spot.a, spot.c, (noise * 1.4 - 0.3).clamp(0, 1) * 0.6)
     return _mix(base, spot.b, vein * (1 - spot.footprint / spot.scale).clamp(0, 1))
@@ -104,12 +108,12 @@ def marble(spot: Spot) -> Tensor:
 def wood(spot: Spot) -> Tensor:
     """Rings around an axis, seen as grain."""
     p = spot.scaled
-    stretched = p * p.new_tensor([0.12, 1.0, 1.0])
+    stretched = p * _column(p, [0.12, 1.0, 1.0])
     warp = fractal_noise(stretched, 2)
-    rings = torch.hypot(p[:, 1] + 0.4, p[:, 2] + 2.3) * 1.7 + 2.4 * warp
+    rings = torch.hypot(p[1] + 0.4, p[2] + 2.3) * 1.7 + 2.4 * warp
     saw = rings - rings.floor()
     fade = (1.2 - 2 * spot.footprint / spot.scale).clamp(0, 1)
-    fibre = value_noise(p * p.new_tensor([0.6, 9.0, 9.0])) - 0.5
+    fibre = value_noise(p * _column(p, [0.6, 9.0, 9.0])) - 0.5
     fine = (1 - 9 * spot.footprint / spot.scale).clamp(0, 1)
     t = 0.5 + ((saw * (1 - saw) * 4) ** 1.5 - 0.5) * fade + 0.4 * fibre * fine
     return _mix(spot.a, spot.b, (t * 0.8).clamp(0, 1))
@@ -120,7 +124,7 @@ def bricks(spot: Spot) -> Tensor:
     col, row, x, y, foot = _cells(spot, 0.5)
     shade = hash_cells(col, row, spot.seed)
     dirt = fractal_noise(spot.scaled * 1.7, 3, foot * 1.7)
-    color = _mix(spot.a, spot.b, shade * (1.3 - foot).clamp(0.1, 1)) * (0.72 + 0.56 * dirt)[:, None]
+    color = _mix(spot.a, spot.b, shade * (1.3 - foot).clamp(0.1, 1)) * (0.72 + 0.56 * dirt)
     return _mix(color, spot.c, _grout(x, y, spot.aspect, foot, 0.07))
 
 
@@ -128,19 +132,19 @@ def tiling(spot: Spot) -> Tensor:
     """Tiles in a grid, nearly alike."""
     col, row, x, y, foot = _cells(spot, 0.0)
     shade = hash_cells(col, row, spot.seed)
-    vein = fractal_noise(spot.solid * 7 + shade[:, None] * 13, 2, spot.footprint * 7)
+    vein = fractal_noise(spot.solid * 7 + shade * 13, 2, spot.footprint * 7)
     color = _mix(spot.a, spot.b, (0.35 * shade + 0.9 * (vein - 0.35)).clamp(0, 1))
     return _mix(color, spot.c, _grout(x, y, spot.aspect, foot, 0.03))
 
 
 def planks(spot: Spot) -> Tensor:
     """Boards side by side, each with a grain and shade of its own."""
-    v = spot.face[:, 1] / spot.scale
+    v = spot.face[1] / spot.scale
     row = v.floor()
-    u = spot.face[:, 0] / (spot.scale * spot.aspect) + hash_cells(row, spot.seed) * 7
+    u = spot.face[0] / (spot.scale * spot.aspect) + hash_cells(row, spot.seed) * 7
     col = u.floor()
     shade = hash_cells(col, row, spot.seed)
-    grain_at = torch.stack([u * 2.2, v * 7, shade * 31], 1)
+    grain_at = torch.stack([u * 2.2, v * 7, shade * 31])
     foot = spot.footprint / spot.scale
     grain = fractal_noise(grain_at, 3, foot * 7)
     t = (0.55 * shade + 1.1 * (grain - 0.5) + 0.25).clamp(0, 1)
@@ -158,12 +162,12 @@ def checker(spot: Spot) -> Tensor:
     fade = (1.5 - foot).clamp(0, 1)
     wear = fractal_noise(spot.solid * 3, 2, spot.footprint * 3)
     color = _mix(spot.a, spot.b, 0.5 + 0.5 * odd * soft * fade)
-    return color * (0.85 + 0.3 * wear)[:, None]
+    return color * (0.85 + 0.3 * wear)
 
 
 def stripes(spot: Spot) -> Tensor:
     """Stripes of two colours and a thin third."""
-    v = spot.face[:, 1] / spot.scale
+    v = spot.face[1] / spot.scale
     foot = spot.footprint / spot.scale + 0.01
     x = v - v.floor()
     wide = _band(x, torch.full_like(x, 0.5), foot)
@@ -191,12 +195,12 @@ def granite(spot: Spot) -> Tensor:
     second = ((value_noise(p * 1.7 + 11) - 0.62) * 8 + 0.5).clamp(0, 1)
     cloud = fractal_noise(spot.scaled * 0.4, 2)
     color = _mix(spot.a, spot.b, 0.4 + (first - 0.4) * fade)
-    return _mix(color, spot.c, 0.3 + (second - 0.3) * fade) * (0.8 + 0.4 * cloud)[:, None]
+    return _mix(color, spot.c, 0.3 + (second - 0.3) * fade) * (0.8 + 0.4 * cloud)
 
 
 def carpet(spot: Spot) -> Tensor:
     """A woven pattern: diamonds in bands, with the weave."""
-    u, v = (spot.face / spot.scale[:, None]).unbind(1)
+    u, v = (spot.face / spot.scale).unbind(0)
     foot = spot.footprint / spot.scale
     fade = (1.3 - foot * 2).clamp(0, 1)
     diamond = ((u % 1.0 - 0.5).abs() + (v % 1.0 - 0.5).abs() - 0.35).clamp(-0.5, 0.5)
@@ -204,13 +208,13 @@ def carpet(spot: Spot) -> Tensor:
     weave = torch.sin(u * 60) * torch.sin(v * 60) * (1 - foot * 20).clamp(0, 1)
     color = _mix(spot.a, spot.b, 0.5 + (ring * 2.5).clamp(-0.5, 0.5) * fade)
     border = hash_cells((v * 0.5).floor(), spot.seed + 3) > 0.62
-    return _mix(color, spot.c, border.float() * 0.6) * (1 + 0.12 * weave)[:, None]
+    return _mix(color, spot.c, border.float() * 0.6) * (1 + 0.12 * weave)
 
 
 def poster(spot: Spot) -> Tensor:
     """Rectangles, bands and lines of strokes that look like print."""
     height = spot.scale
-    u, v = spot.face[:, 0] / height, spot.face[:, 1] / height
+    u, v = spot.face[0] / height, spot.face[1] / height
     foot = spot.footprint / height
     color = spot.a
     for layer, size in enumerate((0.9, 0.43, 0.23)):
@@ -219,9 +223,9 @@ def poster(spot: Spot) -> Tensor:
         left, low = 0.35 * key, 0.5 * ((key * 37) % 1.0)
         x, y = cu % 1.0, cv % 1.0
         inside = (x > left) & (x < left + 0.6) & (y > low) & (y < low + 0.45) & (key > 0.35)
-        ink = torch.stack([(key * k) % 1.0 for k in (91.0, 57.0, 33.0)], 1)
+        ink = torch.stack([(key * k) % 1.0 for k in (91.0, 57.0, 33.0)])
         tint = (ink * 0.7 + 0.15) * _mix(spot.b, spot.c, (key * 5) % 1.0) * 1.6
-        color = torch.where(inside[:, None], tint, color)
+        color = torch.where(inside, tint, color)
     line = v / 0.055
     row = line.floor()
     letter = hash_cells((u / 0.028).floor(), row, spot.seed)
@@ -234,10 +238,10 @@ def poster(spot: Spot) -> Tensor:
 
 def painting(spot: Spot) -> Tensor:
     """Soft shapes of many colours, like a photograph out of focus."""
-    p = torch.cat([spot.face / spot.scale[:, None], spot.seed[:, None]], 1)
-    p = p + 1.2 * torch.stack([value_noise(p * 1.3 + k * 9) for k in range(3)], 1)
+    p = torch.cat([spot.face / spot.scale, spot.seed[None]])
+    p = p + 1.2 * torch.stack([value_noise(p * 1.3 + k * 9) for k in range(3)])
     channels = [fractal_noise(p * 1.5 + 5.2 * k, 3) for k in range(3)]
-    tint = ((torch.stack(channels, 1) - 0.5) * 2.4 + 0.5).clamp(0.02, 1)
+    tint = ((torch.stack(channels) - 0.5) * 2.4 + 0.5).clamp(0.02, 1)
     light = value_noise(p * 0.8 + 40)
     return _mix(tint, _mix(spot.a, spot.b, light), 0.3 + 0.4 * light)
 
@@ -258,9 +262,7 @@ def windows(spot: Spot) -> Tensor:
     wall = _mix(spot.a, spot.b, (dirt - 0.3).clamp(0, 1) * 0.7)
     ledge = ((y < 0.5 - height / 2) & (y > 0.43 - height / 2) & (dx > -0.06)).float()
     wall = _mix(wall, spot.c, ledge * (1 - foot * 4).clamp(0, 1))
-    sky = (0.04 + 0.3 * (shade > 0.6) * shade + 0.08 * y)[:, None] * spot.a.new_tensor(
-        [0.75, 0.9, 1.1]
-    )
+    sky = (0.04 + 0.3 * (shade > 0.6) * shade + 0.08 * y) * _column(spot.a, [0.75, 0.9, 1.1])
     curtain = ((shade > 0.25) & (shade < 0.45)).float() * (((x * 3 + shade * 9) % 1.0) > 0.4)
     pane = _mix(sky, torch.full_like(sky, 0.5), curtain * 0.6)
     return _mix(_mix(wall, spot.c, frame), pane, glass * (1 - bar))
@@ -273,37 +275,37 @@ def foliage(spot: Spot) -> Tensor:
     fine = value_noise(p * 6.0)
     fade = (1.2 - 4 * spot.footprint / spot.scale).clamp(0.15, 1)
     color = _mix(spot.a, spot.b, ((coarse - 0.5) * 1.6 + 0.5).clamp(0, 1))
-    color = color * (1 - 0.8 * (0.55 - fine).clamp(min=0) * 2 * fade)[:, None]
+    color = color * (1 - 0.8 * (0.55 - fine).clamp(min=0) * 2 * fade)
     return _mix(color, spot.c, (fine - 0.72).clamp(min=0) * 2.5 * fade)
 
 
 def books(spot: Spot) -> Tensor:
     """Spines side by side, of all colours, with titles."""
-    u, v = spot.face[:, 0] / spot.scale, spot.face[:, 1] / spot.scale
+    u, v = spot.face[0] / spot.scale, spot.face[1] / spot.scale
     col = (u + 0.35 * torch.sin(u * 0.7 + spot.seed)).mul(3.0)
     key = hash_cells(col.floor(), spot.seed)
     x = col - col.floor()
     foot = spot.footprint / spot.scale * 3
-    tint = torch.stack([(key * k) % 1.0 for k in (71.0, 43.0, 29.0)], 1) * 0.55 + 0.06
+    tint = torch.stack([(key * k) % 1.0 for k in (71.0, 43.0, 29.0)]) * 0.55 + 0.06
     tone = _mix(tint, _mix(spot.a, spot.b, key), torch.full_like(key, 0.6))
     title = ((x - 0.5).abs() < 0.17) & (((v * 2 + key * 5) % 1.0) > 0.55) & (key > 0.3)
     color = _mix(tone, spot.c, title.float() * (1 - foot).clamp(0, 1) * 0.8)
     gap = (torch.minimum(x, 1 - x) < 0.05).float() * (1 - foot).clamp(0, 1)
-    return color * (1 - 0.8 * gap)[:, None]
+    return color * (1 - 0.8 * gap)
 
 
 def cobbles(spot: Spot) -> Tensor:
     """Rounded stones: distances to jittered points of a grid."""
-    u = spot.face / spot.scale[:, None]
+    u = spot.face / spot.scale
     base = u.floor()
-    nearest = torch.full_like(u[:, 0], 9.0)
+    nearest = torch.full_like(u[0], 9.0)
     second, shade = nearest.clone(), torch.zeros_like(nearest)
     for i in (-1, 0, 1):
         for j in (-1, 0, 1):
-            col, row = base[:, 0] + i, base[:, 1] + j
+            col, row = base[0] + i, base[1] + j
             key = hash_cells(col, row, spot.seed)
-            x = col + 0.5 + 0.7 * (key - 0.5) - u[:, 0]
-            y = row + 0.5 + 0.7 * ((key * 29) % 1.0 - 0.5) - u[:, 1]
+            x = col + 0.5 + 0.7 * (key - 0.5) - u[0]
+            y = row + 0.5 + 0.7 * ((key * 29) % 1.0 - 0.5) - u[1]
             distance = x * x + y * y
             closer = distance < nearest
             second = torch.minimum(second, torch.maximum(nearest, distance))
@@ -312,7 +314,7 @@ def cobbles(spot: Spot) -> Tensor:
     foot = spot.footprint / spot.scale
     crack = 1 - ((second.sqrt() - nearest.sqrt()) / (0.16 + foot)).clamp(0, 1)
     grain = fractal_noise(spot.scaled * 4, 2, foot * 4)
-    color = _mix(spot.a, spot.b, shade) * (0.75 + 0.5 * grain)[:, None]
+    color = _mix(spot.a, spot.b, shade) * (0.75 + 0.5 * grain)
     return _mix(color, spot.c, crack * (1.2 - foot).clamp(0.3, 1))
 
 
@@ -340,17 +342,17 @@ NAMES = tuple(pattern.__name__ for pattern in PATTERNS)
 
 
 def face_coordinates(local: Tensor, normal: Tensor, curved: Tensor, angle: Tensor) -> Tensor:
-    """(N, 2) coordinates, metres, on the face an object-space normal (N, 3) belongs to.
+    """(2, N) coordinates, metres, on the face an object-space normal (3, N) belongs to.
 
     On flat solids the two axes across the normal's dominant one; on curved ones arc length around
     the object's z axis, and height. ``angle`` (N,) rotates the result.
     """
-    axis = normal.abs().argmax(1)
+    axis = normal.abs().argmax(0)
     upright = curved & (axis != 2)
-    u = torch.where(axis == 0, local[:, 1], local[:, 0])
-    v = torch.where(axis == 2, local[:, 1], local[:, 2])
-    around = torch.atan2(local[:, 1], local[:, 0]) / math.tau
-    radius = torch.hypot(local[:, 0], local[:, 1])
+    u = torch.where(axis == 0, local[1], local[0])
+    v = torch.where(axis == 2, local[1], local[2])
+    around = torch.atan2(local[1], local[0]) / math.tau
+    radius = torch.hypot(local[0], local[1])
     u = torch.where(upright, around * radius * math.tau, u)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    return torch.stack([cos * u - sin * v, sin * u + cos * v], 1)
+    return torch.stack([cos * u - sin * v, sin * u + cos * v])

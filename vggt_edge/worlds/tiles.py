@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .shapes import FAR, Solids, intersect
@@ -51,24 +52,35 @@ class Grid(NamedTuple):
         return -(-self.width // TILE)
 
     def to_image(self, tiles: Tensor) -> Tensor:
-        """(V * Q, 64, ...) values in tiles to (V, height, width, ...) pictures."""
-        rest = tiles.shape[2:]
-        image = tiles.view(-1, self.rows, self.cols, TILE, TILE, *rest).transpose(2, 3)
-        image = image.reshape(-1, self.rows * TILE, self.cols * TILE, *rest)
-        return image[:, : self.height, : self.width]
+        """(..., V * Q, 64) values in tiles to (..., V, height, width) pictures."""
+        image = tiles.unflatten(-2, (-1, self.rows, self.cols)).unflatten(-1, (TILE, TILE))
+        image = image.transpose(-3, -2).flatten(-2).flatten(-3, -2)
+        return image[..., : self.height, : self.width]
+
+    def to_tiles(self, image: Tensor) -> Tensor:
+        """(V, height, width) pictures to (V * Q, 64) values in tiles, edges repeated."""
+        missing = (0, self.cols * TILE - self.width, 0, self.rows * TILE - self.height)
+        if any(missing):
+            image = F.pad(image[None], missing, mode="replicate")[0]
+        tiles = image.view(-1, self.rows, TILE, self.cols, TILE).transpose(2, 3)
+        return tiles.reshape(-1, TILE * TILE)
 
     def directions(self) -> Tensor:
-        """(V * Q, 64, 3) world directions of the rays, of z-depth 1."""
+        """(3, V * Q, 64) world directions of the rays, of z-depth 1."""
         device = self.center.device
-        col = torch.arange(self.cols * TILE, device=device) - self.width / 2
-        row = torch.arange(self.rows * TILE, device=device) - self.height / 2
-        x = (col.view(1, self.cols, 1, TILE) / 1.0).expand(self.rows, -1, TILE, -1)
-        y = (row.view(self.rows, 1, TILE, 1) / 1.0).expand(-1, self.cols, -1, TILE)
-        plane = torch.stack([x, y], -1).reshape(1, -1, 2)
-        plane = plane / self.focal[:, None, None]
-        camera = torch.cat([plane, torch.ones_like(plane[..., :1])], -1)
-        world = camera @ self.rotation.transpose(1, 2)
-        return world.view(-1, TILE * TILE, 3)
+        u = torch.arange(self.cols * TILE, device=device) - self.width / 2
+        v = torch.arange(self.rows * TILE, device=device) - self.height / 2
+        shape = (self.rows, self.cols, TILE, TILE)
+        plane = torch.stack(
+            [
+                u.view(1, self.cols, 1, TILE).expand(shape).reshape(-1),
+                v.view(self.rows, 1, TILE, 1).expand(shape).reshape(-1),
+            ]
+        )
+        x, y = (plane[:, None] / self.focal[:, None]).unbind(0)
+        axes = self.rotation.permute(1, 2, 0)[..., None]
+        world = axes[:, 0] * x + axes[:, 1] * y + axes[:, 2]
+        return world.reshape(3, -1, TILE * TILE)
 
 
 def _corners(solids: Solids) -> Tensor:
@@ -182,48 +194,53 @@ def blocked(
     Args:
         grid: the tiling of ``points``.
         solids: what may block.
-        points: (V * Q, 64, 3) world, already lifted off their surface.
+        points: (3, V * Q, 64) world, already lifted off their surface.
         wanted: (V * Q, 64) bool: points whose answer matters.
         light: (V, 3) position of a lamp, or unit direction towards the sun.
         sun: (V,) bool: which of the two it is.
     """
-    tiles = grid.rows * grid.cols
-    weight = wanted.to(points.dtype)[..., None]
-    middle = (points * weight).sum(1) / weight.sum(1).clamp_min(1)
-    offset = (points - middle[:, None]) * weight
-    radius = (offset * offset).sum(-1).amax(1).sqrt()
+    views, tiles = len(grid.scene), grid.rows * grid.cols
+    weight = wanted.to(points.dtype)
+    middle = (points * weight).sum(2) / weight.sum(1).clamp_min(1)
+    offset = (points - middle[..., None]) * weight
+    radius = (offset * offset).sum(0).amax(1).sqrt()
     target = light.repeat_interleave(tiles, 0)
     is_sun = sun.repeat_interleave(tiles, 0)[:, None]
-    way = torch.where(is_sun, target * _SUN_STEP, target - middle)
+    start = middle.T.contiguous()
+    way = torch.where(is_sun, target * _SUN_STEP, target - start)
 
-    rotation = solids.frame * solids.half[..., None]
-    rotation, center = (
-        x.view(-1, solids.count, *x.shape[1:])[grid.scene] for x in (rotation, solids.center)
-    )
-    shape = (len(grid.scene), tiles, solids.count, 3)
-    flat = rotation.flatten(1, 2).transpose(1, 2)
-    o = (middle.view(*shape[:2], 3) @ flat).view(shape)
-    o = o - (rotation @ center[..., None]).squeeze(-1)[:, None]
-    d = (way.view(*shape[:2], 3) @ flat).view(shape) + 1e-9
-    half = solids.bound.view(-1, 1, solids.count, 3)[grid.scene] + radius.view(-1, tiles, 1, 1)
-    inverse = d.reciprocal()
-    mid, reach = -o * inverse, half * inverse.abs()
-    near, far = (mid - reach).amax(-1), (mid + reach).amin(-1)
+    # A tile's points sweep a tube towards the light: a ray against boxes grown by its radius.
+    rotation = (solids.frame * solids.half[..., None]).view(-1, solids.count, 3, 3)[grid.scene]
+    center = solids.center.view(-1, solids.count, 3)[grid.scene]
+    bound = solids.bound.view(-1, solids.count, 3)[grid.scene]
+    moved = (rotation @ center[..., None]).squeeze(-1)
+    start, way = start.view(views, tiles, 3), way.view(views, tiles, 3)
+    near = torch.full((views, tiles, solids.count), -FAR, device=points.device)
+    far = -near
+    for axis in range(3):
+        turn = rotation[:, :, axis].transpose(1, 2)
+        o = start @ turn - moved[:, None, :, axis]
+        inverse = (way @ turn + 1e-9).reciprocal()
+        reach = (bound[:, None, :, axis] + radius.view(views, tiles, 1)) * inverse.abs()
+        near = torch.maximum(near, o * -inverse - reach)
+        far = torch.minimum(far, reach - o * inverse)
     casts = (solids.shadow & (solids.half[:, 0] > 0)).view(-1, 1, solids.count)[grid.scene]
-    some = wanted.any(1).view(-1, tiles, 1)
-    reach_of_light = torch.where(is_sun, FAR, 1.0).view(-1, tiles, 1)
-    mask = (near <= far) & (far > 0) & (near < reach_of_light) & casts & some
+    some = wanted.any(1).view(views, tiles, 1)
+    limit = torch.where(is_sun, FAR, 1.0).view(views, tiles, 1)
+    mask = (near <= far) & (far > 0) & (near < limit) & casts & some
 
     reached = torch.full(wanted.shape, _MAX_KEY, device=points.device)
-    by_tile = points.transpose(1, 2).contiguous()
+    by_tile = points.transpose(0, 1).contiguous()
     for kind, tile, solid in _pairs(mask, grid, solids):
         frame = solids.frame[solid]
-        start = by_tile[tile]
+        from_point = by_tile[tile]
         end = target[tile][..., None]
-        toward = torch.where(
-            is_sun[tile][..., None], (end * _SUN_STEP).expand_as(start), end - start
-        )
-        local = frame @ (start - solids.center[solid][..., None])
-        t = intersect(kind, local, frame @ toward, solids.extra[solid])
+        o = frame @ (from_point - solids.center[solid][..., None])
+        if bool(sun.all()):
+            d = (frame @ (end * _SUN_STEP)).expand_as(o)
+        else:
+            toward = torch.where(is_sun[tile][..., None], end * _SUN_STEP, end - from_point)
+            d = frame @ toward
+        t = intersect(kind, o, d, solids.extra[solid])
         reached.scatter_reduce_(0, tile[:, None].expand(-1, TILE * TILE), t, "amin")
     return reached < torch.where(is_sun, FAR, 0.999)
