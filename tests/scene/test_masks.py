@@ -107,3 +107,10 @@ def test_the_top_is_that_of_the_picture_not_of_the_padding():
     depth, confidence = (np.pad(a, pad, constant_values=1) for a in (depth, confidence))
     mask = sky_mask(image[None], depth[None], confidence[None], valid[None])[0]
     assert mask[8:-8, 5:-5][sky].mean() > 0.85 and not mask[~valid].any()
+
+
+def test_outlines_of_clouds_leave_no_cracks():
+    image, depth, confidence, sky = landscape((70, 110, 190))
+    image[8:14, 20:50] = (250, 250, 252)
+    mask = sky_mask(image[None], depth[None], confidence[None])[0]
+    assert mask[5:17, 10:60].all() and not mask[~sky].any()

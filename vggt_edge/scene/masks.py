@@ -38,7 +38,7 @@ def sky_mask(
     confidence: np.ndarray,
     valid: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The sky, without a network: coloured like sky, smooth, reaching the top, and not near.
+    """The sky, without a network: coloured like sky, smooth, reaching the top, not near.
 
     Colour alone cannot tell an overcast sky from a white ceiling, so the geometry decides: a sky
     pixel must be twice as far as the bulk of what has other colours in its view, or at least half
@@ -65,7 +65,7 @@ def sky_mask(
         if not len(rows):
             continue
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        colored = _sky_colored(images[i][box])
+        colored, smooth = _sky_colored(images[i][box])
         z = depth[i][box]
         known = np.isfinite(z) & (z > 0)
         rest = z[known & ~colored & valid[i][box]]
@@ -73,20 +73,22 @@ def sky_mask(
             continue
         bulk = np.median(rest)
         far = ~known | (z > 2 * bulk) | ((z > 1.5 * bulk) & doubtful[i][box])
-        mask[i][box] = _connected_to_top(colored & far & valid[i][box])
+        sky = colored & far & valid[i][box]
+        reached = _connected_to_top(sky & smooth)
+        # The outlines of clouds are rough, and thin.
+        mask[i][box] = sky & _window(reached, np.logical_or, 3)
     return mask
 
 
-def _sky_colored(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 to (H, W) bool: blue, or bright and nearly grey; and without texture."""
+def _sky_colored(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 to two (H, W) bool: blue, or bright and nearly grey; and without texture."""
     red, green, blue = np.moveaxis(image.astype(np.float32), -1, 0)
     low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     is_blue = (blue >= green) & (green >= 0.9 * red) & (blue > 1.1 * red) & (blue > 70)
     is_overcast = (low > 150) & (high - low < 0.15 * high) & (blue >= 0.97 * red)
     grey = (red + green + blue) / 3
     rough = _window(grey, np.fmax, 1) - _window(grey, np.fmin, 1)
-    smooth: np.ndarray = (is_blue | is_overcast) & (rough < 24)
-    return smooth
+    return is_blue | is_overcast, rough < 24
 
 
 def _connected_to_top(candidates: np.ndarray) -> np.ndarray:
@@ -112,9 +114,9 @@ def _connected_to_top(candidates: np.ndarray) -> np.ndarray:
 def _window(values: np.ndarray, reduce: np.ufunc, radius: int) -> np.ndarray:
     """A reduction over the (2 radius + 1) square around each pixel of (..., H, W)."""
     for axis in (-1, -2):
-        shifts = [
-            _shifted(values, axis, step, np.nan) for step in range(-radius, radius + 1) if step
-        ]
+        # NaN and False are what the reductions in use ignore.
+        fill = np.nan if values.dtype.kind == "f" else 0
+        shifts = [_shifted(values, axis, step, fill) for step in range(-radius, radius + 1) if step]
         for shifted in shifts:
             values = reduce(values, shifted)
     return values
