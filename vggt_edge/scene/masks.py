@@ -75,7 +75,9 @@ def sky_mask(
         far = ~known | (z > 2 * bulk) | ((z > 1.5 * bulk) & doubtful[i][box])
         sky = colored & far & valid[i][box]
         reached = _connected_to_top(sky & smooth)
-        # The outlines of clouds are rough, and thin.
+        # The outlines of clouds are rough, and thin: take them in, and what they enclose.
+        outlines = sky & _window(reached, np.logical_or, 3)
+        reached = _connected_to_top(sky & (smooth | outlines))
         mask[i][box] = sky & _window(reached, np.logical_or, 3)
     return mask
 
