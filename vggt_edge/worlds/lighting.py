@@ -141,19 +141,23 @@ def surface(
     albedo = albedo * (1 + stain * material[m.DIRT] * 1.6)
     index = (material[m.BUMP] > 0).nonzero().squeeze(1)
     bumped = _bumped(
-        normal[:, index], Spot(*(x[..., index] for x in spot)), material[:, index]
+        normal[:, index], spot.solid[:, index], spot.footprint[index], material[:, index]
     )
     normal = normal.index_copy(1, index, bumped)
     return Surface(
-        normal, albedo.clamp(0.004, 0.97), material[m.SPECULAR], material[m.GLOSS], material[m.EMISSION]
+        normal,
+        albedo.clamp(0.004, 0.97),
+        material[m.SPECULAR],
+        material[m.GLOSS],
+        material[m.EMISSION],
     )
 
 
-def _bumped(normal: Tensor, spot: Spot, material: Tensor) -> Tensor:
+def _bumped(normal: Tensor, solid: Tensor, footprint: Tensor, material: Tensor) -> Tensor:
     scale = material[m.BUMP_SCALE].clamp_min(1e-3)
-    p = spot.solid / scale
+    p = solid / scale
     wobble = torch.stack([value_noise(p + 13.7 * k) for k in range(3)]) - 0.5
-    fade = (1.2 - spot.footprint / scale).clamp(0, 1) * material[m.BUMP]
+    fade = (1.2 - footprint / scale).clamp(0, 1) * material[m.BUMP]
     return _unit(normal + wobble * fade * 1.6)
 
 
@@ -257,7 +261,12 @@ def shade(grid: Grid, solids: Solids, lights: Lights, depth: Tensor, solid: Tens
     is_sun = _at(lights.sun, at)
     for lamp, vector, strength, seen in (
         (~is_sun, toward.flatten(1)[:, index], _at(lights.key_color, at), lit),
-        (torch.ones_like(is_sun), _at(lights.fill, at) - here, _at(lights.fill_color, at), open_share),
+        (
+            torch.ones_like(is_sun),
+            _at(lights.fill, at) - here,
+            _at(lights.fill_color, at),
+            open_share,
+        ),
     ):
         squared = _dot(vector, vector).clamp_min(1e-4)
         way = vector * squared.rsqrt()

@@ -158,6 +158,14 @@ def _free(builder: Builder, interest: Interest, start: np.ndarray, end: np.ndarr
     return bool(inside and clearance(builder, points).min() > NEAREST)
 
 
+def _smooth(stops: np.ndarray) -> np.ndarray:
+    """A dense path (M, 3) along stops (N, 3), its corners rounded but close to the legs."""
+    legs = np.arange(0, len(stops) - 1 + 1e-9, 1 / 24)
+    window = np.clip(legs[:, None] + np.linspace(-0.3, 0.3, 15), 0, len(stops) - 1)
+    index = np.arange(len(stops))
+    return np.stack([np.interp(window, index, p).mean(1) for p in stops.T], axis=1)
+
+
 def sample_walk(builder: Builder, rng: np.random.Generator, views: int, stride: float) -> Cameras:
     """Cameras of a continuous path through a scene, ``stride`` metres or so from view to view."""
     interest = builder.finished_interest()
@@ -190,14 +198,15 @@ def sample_walk(builder: Builder, rng: np.random.Generator, views: int, stride: 
         walked += float(np.linalg.norm(new[0] - position))
         stops.append(new)
     positions, targets = (np.stack(column) for column in zip(*stops, strict=True))
-    lengths = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    at = np.concatenate([[0.0], np.cumsum(lengths)])
-    where = np.linspace(0, min(at[-1], length) if len(stops) > 1 else 0.0, views)
-    # Straight legs between stops are free; averaging over a short window rounds the corners.
-    spread = np.linspace(-1, 1, 9) * min(0.3, at[-1] / 4)
-    samples = np.clip(where[:, None] + spread, 0, at[-1])
-    path = np.stack([np.interp(samples, at, p).mean(1) for p in positions.T], axis=1)
-    gaze = np.stack([np.interp(samples * 1.0, at, p).mean(1) for p in targets.T], axis=1)
+    path, gaze = _smooth(positions), _smooth(targets)
+    # Equal steps of a mixed length, so that a turn on the spot takes as long as a walk around it.
+    forward = (gaze - path) / np.linalg.norm(gaze - path, axis=1, keepdims=True)
+    moved = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    turned = np.linalg.norm(np.diff(forward, axis=0), axis=1)
+    at = np.concatenate([[0.0], np.cumsum(moved + 0.5 * turned)])
+    where = np.linspace(0, min(at[-1], length), views)
+    path = np.stack([np.interp(where, at, p) for p in path.T], axis=1)
+    gaze = path + np.stack([np.interp(where, at, p) for p in forward.T], axis=1)
     sway = np.cumsum(rng.normal(0, 0.002, (views, 2)), axis=0) * 0.5
     poses = [
         look_at(p, g, 0.02 * np.sin(w) + s)

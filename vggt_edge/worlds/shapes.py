@@ -160,8 +160,8 @@ def gradient(kind: int, q: Tensor, extra: Tensor) -> Tensor:
     if kind in (ELLIPSOID, LEAVES):
         return q
     if kind == BOX:
-        axis = q.abs().argmax(0, keepdim=True)
-        return torch.zeros_like(q).scatter_(0, axis, q.gather(0, axis).sign())
+        size = q.abs()
+        return q.sign() * (size >= size.amax(0, keepdim=True))
     if kind == HULL:
         return _hull_gradient(q, extra)
     k, (x, y, z) = extra[0], q.unbind(0)

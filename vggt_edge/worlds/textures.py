@@ -347,10 +347,11 @@ def face_coordinates(local: Tensor, normal: Tensor, curved: Tensor, angle: Tenso
     On flat solids the two axes across the normal's dominant one; on curved ones arc length around
     the object's z axis, and height. ``angle`` (N,) rotates the result.
     """
-    axis = normal.abs().argmax(0)
-    upright = curved & (axis != 2)
-    u = torch.where(axis == 0, local[1], local[0])
-    v = torch.where(axis == 2, local[1], local[2])
+    nx, ny, nz = normal.abs().unbind(0)
+    level = nz >= torch.maximum(nx, ny)
+    upright = curved & ~level
+    u = torch.where(~level & (nx > ny), local[1], local[0])
+    v = torch.where(level, local[1], local[2])
     around = torch.atan2(local[1], local[0]) / math.tau
     radius = torch.hypot(local[0], local[1])
     u = torch.where(upright, around * radius * math.tau, u)
