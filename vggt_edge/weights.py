@@ -286,6 +286,21 @@ def locate(source: str | Path, notify: Callable[[str], None] = hub.notify_stderr
     return hub.fetch(name, notify)
 
 
+def describe(source: str | Path) -> Header:
+    """What a weight file says about itself, without building the network.
+
+    Raises:
+        CheckpointError: as ``load`` does.
+    """
+    path = locate(source)
+    if path.suffix == ".safetensors":
+        return read_header(path)
+    content = _read_pickle(path)
+    shapes = {name: tuple(t.shape) for name, t in content.items()}
+    dtypes = {name: str(t.dtype).removeprefix("torch.") for name, t in content.items()}
+    return Header(path, recognise(path, shapes), shapes, dtypes, None, hub.UNKNOWN_LICENSE)
+
+
 def save(model: VGGT, path: str | Path, license: str | None = None) -> Path:
     """Write a model with its config into one safetensors file; ``load`` gives back the same.
 

@@ -27,6 +27,20 @@ FORMATS = {
 """What ``write`` knows: name to one line of description."""
 
 
+def check_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
+    """The names without repetition.
+
+    Raises:
+        OutputError: an unknown name, or none at all.
+    """
+    formats = (formats,) if isinstance(formats, str) else tuple(dict.fromkeys(formats))
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        what = f"unknown format {', '.join(unknown)}" if unknown else "no format asked for"
+        raise _usage(f"{what}; known are {', '.join(FORMATS)}")
+    return formats
+
+
 def write(
     scene: Scene,
     folder: str | Path,
@@ -58,10 +72,7 @@ def write(
         MissingExtraError: the format's package is not installed.
     """
     folder = Path(folder)
-    formats = (formats,) if isinstance(formats, str) else tuple(dict.fromkeys(formats))
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise _usage(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
+    formats = check_formats(formats)
     if "colmap" in formats and sparse_model is None:
         raise _usage("format colmap needs sparse_model=build_sparse_model(scene)")
 

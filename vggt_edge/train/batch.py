@@ -62,11 +62,7 @@ def camera_points(depth: Tensor, intrinsics: Tensor) -> Tensor:
 
 
 def make_batch(world: WorldBatch) -> Batch:
-    """Normalise a rendered batch.
-
-    Raises:
-        ValueError: when a scene has no valid pixel.
-    """
+    """Normalise a rendered batch; a scene of nothing but sky keeps its scale."""
     extrinsics = world.camera_from_world
     # camera-from-first = camera-from-world composed with world-from-first
     first_r, first_t = extrinsics[:, :1, :, :3], extrinsics[:, :1, :, 3:]
@@ -77,9 +73,7 @@ def make_batch(world: WorldBatch) -> Batch:
     points = (flat @ rotation).view_as(points)
     distance = points.norm(dim=-1) * world.valid
     count = world.valid.sum(dim=(1, 2, 3))
-    if bool((count == 0).any()):
-        raise ValueError("a training scene shows nothing but sky")
-    scale = distance.sum(dim=(1, 2, 3)) / count
+    scale = torch.where(count > 0, distance.sum(dim=(1, 2, 3)) / count.clamp(min=1), 1.0)
     height, width = world.depth.shape[-2:]
     fov_v = 2 * torch.atan(height / 2 / world.intrinsics[..., 1, 1])
     fov_h = 2 * torch.atan(width / 2 / world.intrinsics[..., 0, 0])
@@ -93,9 +87,10 @@ def make_batch(world: WorldBatch) -> Batch:
         dim=-1,
     )
     return Batch(
-        images=world.images,
+        # The renderer works in inference mode, whose tensors autograd refuses to keep.
+        images=world.images.clone(),
         depth=world.depth / scale[:, None, None, None],
-        valid=world.valid,
+        valid=world.valid.clone(),
         points=points / scale[:, None, None, None, None],
         pose=pose,
         scale=scale,

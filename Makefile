@@ -1,0 +1,46 @@
+# The commands a person and CI run. `make demo` and `make test` work in a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow check format system clean
+
+demo: .venv/core
+	$(BIN)/vggt-edge reconstruct vggt_edge/assets/sample -o demo --formats glb,html,colmap
+	@echo "open demo/scene.html in a browser"
+
+test: .venv/dev system
+	$(BIN)/pytest -n 2
+
+test-slow: .venv/dev system
+	$(BIN)/pytest -m slow
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Chromium drives the tests of the HTML viewer.
+system:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  command -v apt-get >/dev/null || { echo "install chromium and chromedriver"; exit 1; }; \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv demo out build *.egg-info

@@ -1,0 +1,74 @@
+"""VGGT where people need it: photographs in; cameras, depth and points out.
+
+    import vggt_edge as ve
+    model = ve.load("pocket")
+    views = ve.read_views("photos/")
+    scene = ve.reconstruct(model, views)
+    ve.write(scene, "out/", formats=("glb", "html", "colmap"))
+
+Names are imported on first use, so that importing the package costs nothing it does not need.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import write
+    from .errors import VGGTEdgeError
+    from .images import load_source, read_views
+    from .predict import predict
+    from .scene.full_resolution import full_resolution
+    from .scene.reconstruct import reconstruct
+    from .types import Cameras, Prediction, Scene, Views
+    from .weights import from_upstream, load, save
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cameras": "types",
+    "Prediction": "types",
+    "Scene": "types",
+    "VGGTEdgeError": "errors",
+    "Views": "types",
+    "from_upstream": "weights",
+    "full_resolution": "scene.full_resolution",
+    "load": "weights",
+    "load_source": "images",
+    "predict": "predict",
+    "read_views": "images",
+    "reconstruct": "scene.reconstruct",
+    "save": "weights",
+    "write": "api",
+}
+
+__all__ = [
+    "Cameras",
+    "Prediction",
+    "Scene",
+    "VGGTEdgeError",
+    "Views",
+    "from_upstream",
+    "full_resolution",
+    "load",
+    "load_source",
+    "predict",
+    "read_views",
+    "reconstruct",
+    "save",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vggt_edge' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    # Also replaces the submodule of the same name (predict), which the import has just bound here.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

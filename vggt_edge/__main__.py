@@ -1,0 +1,5 @@
+"""``python -m vggt_edge`` is the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""Where rooms of one floor meet for Python callers, as they do for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import outputs
+from .scene.full_resolution import full_resolution as full_resolution_of
+from .scene.tracks import build_sparse_model
+from .types import Scene
+
+
+def write(
+    scene: Scene,
+    folder: str | Path,
+    formats: Sequence[str] = ("glb", "html"),
+    *,
+    full_resolution: bool = False,
+    pictures: bool = True,
+) -> dict[str, Path]:
+    """Write a scene in several formats, each file whole or not at all.
+
+    Args:
+        scene: from ``reconstruct``.
+        folder: made if need be; files are called ``scene`` plus the suffix of their format.
+        formats: names from ``outputs.FORMATS``.
+        full_resolution: depth maps at the size of the source pictures, not of the views.
+        pictures: put the source pictures beside a COLMAP model, as trainers want them.
+
+    Returns:
+        Format to the path to hand to the next program.
+
+    Raises:
+        OutputError: an unknown format, a folder that cannot be written, a full disk.
+        MissingExtraError: a format's package is not installed.
+    """
+    sparse = build_sparse_model(scene) if "colmap" in formats else None
+    return outputs.write(
+        scene,
+        folder,
+        formats,
+        full_resolution=full_resolution_of if full_resolution else None,
+        sparse_model=sparse,
+        pictures=pictures,
+    )
