@@ -8,7 +8,7 @@ import torch
 
 from vggt_edge import worlds
 from vggt_edge.errors import InputError
-from vggt_edge.worlds.builder import clearance
+from vggt_edge.worlds.builder import Boxes
 from vggt_edge.worlds.camera_effects import quantise
 from vggt_edge.worlds.paths import sample_views, sample_walk
 
@@ -60,7 +60,7 @@ def test_cameras_stand_in_free_space(kind: str) -> None:
     for i in range(6):
         builder, rng = worlds._scene(40, i, (kind,))
         cameras = sample_views(builder, rng, 4, 0.5)
-        free.append(clearance(builder, cameras.world_from_camera[:, :, 3]))
+        free.append(Boxes(builder).clearance(cameras.world_from_camera[:, :, 3]))
     assert (np.concatenate(free) > 0.2).mean() > 0.9
 
 
@@ -84,7 +84,7 @@ def test_walks_are_continuous(kind: str) -> None:
     assert steps.max() < 0.5
     turn = np.einsum("nij,nij->n", poses[1:, :, :3], poses[:-1, :, :3])
     assert np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1))).max() < 20
-    assert (clearance(builder, poses[:, :, 3]) > 0.1).mean() > 0.9
+    assert (Boxes(builder).clearance(poses[:, :, 3]) > 0.1).mean() > 0.9
 
 
 def test_walk_renders_in_chunks_like_one_scene() -> None:

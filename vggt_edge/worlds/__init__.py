@@ -32,8 +32,9 @@ _MAKERS = {
 KINDS: tuple[str, ...] = tuple(_MAKERS)
 """The kinds of scene."""
 
-_GPU_VIEWS = 64
-_CPU_VIEWS = 8
+# Views traced at a time: what fits the caches of a CPU; enough to fill a GPU.
+_VIEWS_AT_ONCE = {"cpu": 8}
+_VIEWS_OF_A_GPU = 64
 
 
 class WorldBatch(NamedTuple):
@@ -79,17 +80,23 @@ def _photograph(
     device: torch.device,
     seeds: Sequence[int] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Linear radiance, depth, intrinsics and camera_from_world of all views, flat."""
+    """Pictures, depth, intrinsics and camera_from_world of all views, flat."""
     grid = pack_grid(cameras, height, width, device)
-    radiance, depth = picture(grid, pack_solids(builders, device), pack_lights(builders, device))
+    solids, lights = pack_solids(builders, device), pack_lights(builders, device)
+    step = _VIEWS_AT_ONCE.get(device.type, _VIEWS_OF_A_GPU)
+    parts = [
+        picture(grid.views(start, start + step), solids, lights)
+        for start in range(0, len(grid.scene), step)
+    ]
+    radiance, depth = (torch.cat(column) for column in zip(*parts, strict=True))
+    images = develop(radiance, depth, grid.scene, len(builders))
+    if seeds is not None:
+        images = photograph(images, seeds)
     rotation = grid.rotation.transpose(1, 2)
     pose = torch.cat([rotation, -(rotation @ grid.center[..., None])], -1)
     intrinsics = torch.zeros(len(pose), 3, 3, device=device)
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = grid.focal
     intrinsics[:, 0, 2], intrinsics[:, 1, 2], intrinsics[:, 2, 2] = width / 2, height / 2, 1.0
-    images = develop(radiance, grid.scene, len(builders))
-    if seeds is not None:
-        images = photograph(images, seeds)
     return images, depth, intrinsics, pose
 
 
@@ -126,7 +133,7 @@ def render(
     if not 0 < overlap <= 1:
         raise InputError(f"overlap must be in (0, 1], got {overlap}")
     device = torch.device(device)
-    chunk = 1 if device.type == "cpu" else max(_GPU_VIEWS // views, 1)
+    chunk = 1 if device.type in _VIEWS_AT_ONCE else max(_VIEWS_OF_A_GPU // views, 1)
     parts = []
     with torch.inference_mode():
         for start in range(first, first + scenes, chunk):
@@ -168,26 +175,12 @@ def walk(
     Raises:
         InputError: for an unknown kind.
     """
-    device = torch.device(device)
-    chunk = _CPU_VIEWS if device.type == "cpu" else _GPU_VIEWS
     builder, rng = _scene(seed, 0, (kind,))
     cameras = sample_walk(builder, rng, views, stride)
-    seeds = [int(s) for s in rng.integers(1 << 31, size=views)]
-    parts = []
+    seeds = [int(s) for s in rng.integers(1 << 31, size=views)] if augment else None
     with torch.inference_mode():
-        for start in range(0, views, chunk):
-            some = Cameras(*(field[start : start + chunk] for field in cameras))
-            parts.append(
-                _photograph(
-                    [builder],
-                    [some],
-                    height,
-                    width,
-                    device,
-                    seeds[start : start + chunk] if augment else None,
-                )
-            )
-        return _batch(parts, 1, views)
+        part = _photograph([builder], [cameras], height, width, torch.device(device), seeds)
+        return _batch([part], 1, views)
 
 
 def _batch(

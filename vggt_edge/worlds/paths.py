@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .builder import Builder, Interest, cast, clearance, turn_z
+from .builder import Boxes, Builder, Interest, cross, turn_z
+
+_UP = np.array([0.0, 0.0, 1.0])
 
 NEAREST = 0.25
 """Metres of free space around every camera."""
@@ -27,42 +29,35 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.n
     """(3, 4) world_from_camera: at ``position``, looking at ``target``, z up, ``roll`` radians."""
     forward = target - position
     forward = forward / max(float(np.linalg.norm(forward)), 1e-9)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = cross(forward, _UP)
     if np.linalg.norm(right) < 1e-3:
         right = np.array([1.0, 0.0, 0.0])
     right = right / np.linalg.norm(right)
-    down = np.cross(forward, right)
+    down = cross(forward, right)
     c, s = np.cos(roll), np.sin(roll)
     turned = np.stack([c * right + s * down, c * down - s * right, forward], axis=1)
     return np.concatenate([turned, position[:, None]], axis=1)
 
 
-def _rays(pose: np.ndarray, focal: float, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    at = (np.arange(count) + 0.5) / count - 0.5
-    x, y = np.meshgrid(at / focal, at / focal)
-    d = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1) @ pose[:, :3].T
-    d = d / np.linalg.norm(d, axis=1, keepdims=True)
-    return np.broadcast_to(pose[:, 3], d.shape), d
-
-
-def _good(builder: Builder, interest: Interest, pose: np.ndarray, focal: float) -> bool:
+def _good(boxes: Boxes, interest: Interest, pose: np.ndarray, focal: float) -> bool:
     """Whether a camera is in free space and sees the scene rather than the back of a cupboard."""
     position = pose[:, 3]
     if (position < interest.low).any() or (position > interest.high).any():
         return False
-    if clearance(builder, position[None])[0] < NEAREST:
+    if boxes.clearance(position[None])[0] < NEAREST:
         return False
-    distance = cast(builder, *_rays(pose, focal))
-    seen = distance[np.isfinite(distance)]
-    if len(seen) < 0.4 * len(distance) and not interest.orbit:
+    at = (np.arange(5) - 2) / 5 / focal
+    rays = np.stack([np.tile(at, 5), np.repeat(at, 5), np.ones(25)], axis=1)
+    depth = boxes.cast(position, rays @ pose[:, :3].T)
+    seen = depth[np.isfinite(depth)]
+    if len(seen) < (3 if interest.orbit else 12):
         return False
-    if len(seen) < 3 or np.median(seen) < 0.4:
-        return False
-    return bool((seen < 0.35).mean() < 0.1)
+    nearest = max(0.4, 0.5 * interest.distance[0])
+    return bool(np.median(seen) > nearest and (seen < 0.35).mean() < 0.1)
 
 
 def _start(
-    builder: Builder, interest: Interest, rng: np.random.Generator, focal: float
+    boxes: Boxes, interest: Interest, rng: np.random.Generator, focal: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """A position and a target that make a good first view; the last try if none is good."""
     position, target = interest.low, interest.targets[0]
@@ -78,7 +73,7 @@ def _start(
             position = rng.uniform(interest.low, interest.high)
         position = np.clip(position, interest.low, interest.high)
         if np.linalg.norm(position - target) > 0.3 and _good(
-            builder, interest, look_at(position, target), focal
+            boxes, interest, look_at(position, target), focal
         ):
             break
     return position, target
@@ -91,7 +86,7 @@ def _moved(
     gaze = target - position
     depth = float(np.linalg.norm(gaze))
     forward = gaze / depth
-    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = cross(forward, _UP)
     right /= max(float(np.linalg.norm(right)), 1e-6)
     if motion == "orbit":
         return target - turn_z(k * step * 0.85) @ gaze, target
@@ -113,9 +108,9 @@ def sample_views(builder: Builder, rng: np.random.Generator, views: int, overlap
         views: how many.
         overlap: how much neighbouring views see in common, in (0, 1].
     """
-    interest = builder.finished_interest()
+    interest, boxes = builder.finished_interest(), Boxes(builder)
     focal = 0.5 / np.tan(np.radians(rng.uniform(35, 85) + rng.exponential(4)).clip(0.5, 1.66) / 2)
-    position, target = _start(builder, interest, rng, focal)
+    position, target = _start(boxes, interest, rng, focal)
     weights = [0.6, 0.15, 0.1, 0.0, 0.15] if interest.orbit else [0.28, 0.25, 0.12, 0.12, 0.23]
     motion = str(rng.choice(["orbit", "slide", "dolly", "pan", "scatter"], p=weights))
     step = (1 - overlap) * rng.uniform(0.7, 1.15)
@@ -142,7 +137,7 @@ def sample_views(builder: Builder, rng: np.random.Generator, views: int, overlap
                 to_target + rng.normal(0, shake * 2, 3),
                 tilt + rng.normal(0, 0.02),
             )
-            if _good(builder, interest, pose, focal):
+            if _good(boxes, interest, pose, focal):
                 break
         else:
             still = position + rng.normal(0, 0.004 * depth, 3)
@@ -152,10 +147,10 @@ def sample_views(builder: Builder, rng: np.random.Generator, views: int, overlap
     return Cameras(np.stack(poses)[order], np.full(views, focal))
 
 
-def _free(builder: Builder, interest: Interest, start: np.ndarray, end: np.ndarray) -> bool:
+def _free(boxes: Boxes, interest: Interest, start: np.ndarray, end: np.ndarray) -> bool:
     points = start + (end - start) * np.linspace(0, 1, 24)[:, None]
     inside = (points >= interest.low - 1e-6).all() and (points <= interest.high + 1e-6).all()
-    return bool(inside and clearance(builder, points).min() > NEAREST)
+    return bool(inside and boxes.clearance(points).min() > NEAREST)
 
 
 def _smooth(stops: np.ndarray) -> np.ndarray:
@@ -168,10 +163,10 @@ def _smooth(stops: np.ndarray) -> np.ndarray:
 
 def sample_walk(builder: Builder, rng: np.random.Generator, views: int, stride: float) -> Cameras:
     """Cameras of a continuous path through a scene, ``stride`` metres or so from view to view."""
-    interest = builder.finished_interest()
+    interest, boxes = builder.finished_interest(), Boxes(builder)
     focal = 0.5 / np.tan(np.radians(rng.uniform(55, 75)) / 2)
     length = stride * views
-    stops = [_start(builder, interest, rng, focal)]
+    stops = [_start(boxes, interest, rng, focal)]
     walked, tries = 0.0, 0
     while walked < length and tries < 4000:
         tries += 1
@@ -191,7 +186,7 @@ def sample_walk(builder: Builder, rng: np.random.Generator, views: int, stride: 
             # A person turns to what is near where they were looking.
             new_target = target + (new_target - target) * min(1.0, reach / 1.5)
             new = new_position, new_target
-        if not _free(builder, interest, position, new[0]):
+        if not _free(boxes, interest, position, new[0]):
             continue
         if np.linalg.norm(new[1] - new[0]) < 0.5:
             continue

@@ -93,16 +93,18 @@ def _antialias(image: Tensor, rows: Tensor) -> Tensor:
     return image / (1 - image).clamp_min(1e-3)
 
 
-def develop(radiance: Tensor, scene: Tensor, scenes: int) -> Tensor:
+def develop(radiance: Tensor, depth: Tensor, scene: Tensor, scenes: int) -> Tensor:
     """Linear radiance (V, 3, H, W) to pictures in [0, 1], exposed alike within a scene.
 
-    The exposure puts the scene's mean logarithmic luminance at mid grey; the curve is the
-    extended one of Reinhard et al. 2002, then gamma.
+    The exposure puts the mean logarithmic luminance at mid grey, the sky counting little; the
+    curve is the extended one of Reinhard et al. 2002, then gamma.
     """
-    light = (radiance.mean(1).clamp_min(1e-4)).log().mean((1, 2))
-    total = torch.zeros(scenes, device=light.device).index_add_(0, scene, light)
-    count = torch.zeros(scenes, device=light.device).index_add_(0, scene, torch.ones_like(light))
-    exposure = (0.27 / (total / count).exp())[scene][:, None, None, None]
+    weight = (depth > 0).float() + 0.1
+    light = radiance.mean(1).clamp_min(1e-3).log() * weight
+    zeros = torch.zeros(scenes, device=depth.device)
+    total = zeros.index_add(0, scene, light.sum((1, 2)))
+    share = zeros.index_add(0, scene, weight.sum((1, 2)))
+    exposure = (0.25 / (total / share).exp())[scene][:, None, None, None]
     x = radiance * exposure
     x = x * (1 + x / 9.0) / (1 + x * 0.75)
     return x.clamp(1e-6, 1) ** (1 / 2.2)

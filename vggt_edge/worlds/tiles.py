@@ -51,6 +51,11 @@ class Grid(NamedTuple):
         """Tiles across a view."""
         return -(-self.width // TILE)
 
+    def views(self, start: int, end: int) -> Grid:
+        """The tiling of some of the views."""
+        some = (x[start:end] for x in (self.scene, self.center, self.rotation, self.focal))
+        return Grid(*some, self.height, self.width)
+
     def to_image(self, tiles: Tensor) -> Tensor:
         """(..., V * Q, 64) values in tiles to (..., V, height, width) pictures."""
         image = tiles.unflatten(-2, (-1, self.rows, self.cols)).unflatten(-1, (TILE, TILE))
