@@ -17,7 +17,7 @@ def write(
     formats: Sequence[str] = ("glb", "html"),
     *,
     full_resolution: bool = False,
-    pictures: bool = True,
+    link: bool = False,
 ) -> dict[str, Path]:
     """Write a scene in several formats, each file whole or not at all.
 
@@ -26,7 +26,7 @@ def write(
         folder: made if need be; files are called ``scene`` plus the suffix of their format.
         formats: names from ``outputs.FORMATS``.
         full_resolution: depth maps at the size of the source pictures, not of the views.
-        pictures: put the source pictures beside a COLMAP model, as trainers want them.
+        link: make hard links to the source pictures instead of copies, where that is possible.
 
     Returns:
         Format to the path to hand to the next program.
@@ -42,5 +42,5 @@ def write(
         formats,
         full_resolution=full_resolution_of if full_resolution else None,
         sparse_model=sparse,
-        pictures=pictures,
+        link=link,
     )

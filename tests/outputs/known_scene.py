@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from vggt_edge import geometry
 from vggt_edge.types import Cameras, Prediction, Scene, Views
@@ -46,3 +50,20 @@ def make_scene(units: str = "arbitrary") -> Scene:
         pixel=np.stack([column, row], axis=1).astype(np.int32),
         units=units,
     )
+
+
+def with_pictures(scene: Scene, folder: Path, orientation: int = 1) -> Scene:
+    """The scene with real photographs behind its views, stored turned by their EXIF orientation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    height, width = scene.views.source_sizes[0]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    paths = []
+    for i, name in enumerate(scene.views.names):
+        picture = Image.fromarray(np.full((height, width, 3), 40 * i, np.uint8))
+        if orientation == 6:
+            picture = picture.rotate(90, expand=True)
+        paths.append(folder / f"{name}.jpg")
+        picture.save(paths[-1], exif=exif)
+    views = replace(scene.views, sources=tuple(map(str, paths)))
+    return replace(scene, prediction=replace(scene.prediction, views=views))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from known_scene import make_scene
+from known_scene import make_scene, with_pictures
 from PIL import Image
 
 from vggt_edge import outputs
@@ -21,7 +21,7 @@ OWN = ("glb", "ply", "html", "transforms", "npz", "depth", "exr", "rerun")
 
 
 def test_every_format_is_written_where_it_says(tmp_path):
-    scene = make_scene()
+    scene = with_pictures(make_scene(), tmp_path / "photos")
     written = outputs.write(scene, tmp_path / "out", OWN)
     assert tuple(written) == OWN and all(path.exists() for path in written.values())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -73,7 +73,7 @@ def test_colmap_needs_the_sparse_model(tmp_path):
 def test_colmap_is_wired_to_its_writer(tmp_path):
     pycolmap = pytest.importorskip("pycolmap")
     tracks = pytest.importorskip("vggt_edge.scene.tracks")
-    scene = make_scene()
+    scene = with_pictures(make_scene(), tmp_path / "photos")
     flat = replace(scene.prediction, depth=np.full_like(scene.prediction.depth, 2.0))
     scene = replace(scene, prediction=flat)
     model = tracks.build_sparse_model(scene, depth_tolerance=1.0, max_error=1e3)
@@ -84,16 +84,16 @@ def test_colmap_is_wired_to_its_writer(tmp_path):
 @pytest.mark.parametrize("name", OWN)
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, name):
     (tmp_path / "file").write_text("")
+    scene = with_pictures(make_scene(), tmp_path / "photos")
     with pytest.raises(OutputError, match="file"):
-        outputs.write(make_scene(), tmp_path / "file" / "out", (name,))
+        outputs.write(scene, tmp_path / "file" / "out", (name,))
 
 
-@pytest.mark.parametrize("name", ["transforms", "rerun"])
-def test_formats_that_need_cameras_say_so(tmp_path, name):
+def test_formats_that_need_cameras_say_so(tmp_path):
     scene = make_scene()
     bare = replace(scene, prediction=replace(scene.prediction, cameras=None))
     with pytest.raises(OutputError, match="heads="):
-        outputs.write(bare, tmp_path, (name,))
+        outputs.write(bare, tmp_path, ("rerun",))
     outputs.write(bare, tmp_path, ("glb", "ply", "npz", "depth"))
     assert len(trimesh.load(tmp_path / "scene.glb").geometry) == 1
 
@@ -104,7 +104,7 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing_half_written(
 ):
     """The kernel refuses to let files of this process grow, as a full disk does."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    scene = make_scene()
+    scene = with_pictures(make_scene(), tmp_path / "photos")
     outputs.write(scene, tmp_path / "warm", (name,))
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))
     try:

@@ -111,7 +111,8 @@ def test_video_frames(tmp_path):
 def test_a_colmap_data_set_names_its_pictures(tmp_path):
     scene = make_scene(views=3, source_scale=1)
     model = build_sparse_model(scene, target_points=300)
-    colmap.write(model, tmp_path, views=scene.views)
+    pictures = source_pictures.write(scene.views, tmp_path / "images")
+    colmap.write(model, tmp_path, pictures=pictures)
     read = colmap.read(tmp_path)
     assert sorted(os.listdir(tmp_path / "images")) == list(read.names)
     for name, size in zip(read.names, read.cameras.sizes, strict=True):

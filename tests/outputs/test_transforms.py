@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
-from known_scene import make_scene
+import pytest
+from known_scene import make_scene, with_pictures
 from PIL import Image
 
-from vggt_edge.outputs import transforms
+from vggt_edge.errors import OutputError
+from vggt_edge.outputs import source_pictures, transforms
 
 
 def project_as_nerfstudio(frame, point):
@@ -17,57 +18,29 @@ def project_as_nerfstudio(frame, point):
     return np.array([u, frame["fl_y"] * -y / -z + frame["cy"]])
 
 
-def with_pictures(scene, folder, **save):
-    height, width = scene.views.source_sizes[0]
-    paths = []
-    for i, name in enumerate(scene.views.names):
-        picture = Image.fromarray(np.full((height, width, 3), 40 * i, np.uint8))
-        if save:
-            picture = picture.rotate(90, expand=True)
-        paths.append(folder / f"{name}.jpg")
-        picture.save(paths[-1], **save)
-    views = replace(scene.views, sources=tuple(map(str, paths)))
-    return replace(scene, prediction=replace(scene.prediction, views=views))
-
-
-def test_points_project_to_the_source_pixels_they_came_from(tmp_path):
-    (tmp_path / "photos").mkdir()
-    scene = with_pictures(make_scene(), tmp_path / "photos")
-    path = transforms.write(
-        scene, tmp_path / "out" / "transforms.json", ply=tmp_path / "out" / "scene.ply"
-    )
+@pytest.mark.parametrize("orientation", [1, 6])  # 6: stored a quarter turn anticlockwise
+def test_points_project_to_the_source_pixels_they_came_from(tmp_path, orientation):
+    scene = with_pictures(make_scene(), tmp_path / "photos", orientation)
+    out = tmp_path / "out"
+    pictures = [f"images/{n}" for n in source_pictures.write(scene.views, out / "images")]
+    path = transforms.write(scene, out / "transforms.json", pictures, ply=out / "scene.ply")
     tree = json.loads(path.read_text("utf-8"))
     assert tree["ply_file_path"] == "scene.ply"
     for i, frame in enumerate(tree["frames"]):
-        assert frame["file_path"] == f"../photos/{scene.views.names[i]}.jpg"
-        assert (frame["h"], frame["w"]) == (36, 64)
+        with Image.open(out / frame["file_path"]) as picture:
+            assert picture.size == (64, 36) == (frame["w"], frame["h"])
+            assert picture.getexif().get(0x0112, 1) == 1
         for n in np.flatnonzero(scene.view_index == i)[::97]:
             source = scene.views.source_from_view[i] @ [*scene.pixel[n], 1]
             got = project_as_nerfstudio(frame, scene.points[n])
             np.testing.assert_allclose(got, source[:2] + 0.5, atol=1e-3)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["transforms.json"]
 
 
-def test_views_that_are_no_files_are_stored_as_seen_without_their_padding(tmp_path):
+def test_without_cameras_nothing_is_written(tmp_path):
+    from dataclasses import replace
+
     scene = make_scene()
-    tree = json.loads(transforms.write(scene, tmp_path / "transforms.json").read_text("utf-8"))
-    for i, frame in enumerate(tree["frames"]):
-        with Image.open(tmp_path / frame["file_path"]) as picture:
-            np.testing.assert_array_equal(np.asarray(picture), scene.views.images[i, 3:21])
-            assert picture.size == (frame["w"], frame["h"])
-        n = np.flatnonzero(scene.view_index == i)[50]
-        column, row = scene.pixel[n]
-        got = project_as_nerfstudio(frame, scene.points[n])
-        np.testing.assert_allclose(got, [column + 0.5, row - 3 + 0.5], atol=1e-3)
-
-
-def test_photographs_stored_turned_are_copied_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored a quarter turn anticlockwise
-    scene = with_pictures(make_scene(), tmp_path, exif=exif)
-    tree = json.loads(transforms.write(scene, tmp_path / "transforms.json").read_text("utf-8"))
-    for frame in tree["frames"]:
-        assert frame["file_path"].startswith("images/")
-        with Image.open(tmp_path / frame["file_path"]) as picture:
-            assert picture.size == (64, 36) == (frame["w"], frame["h"])
-            assert picture.getexif().get(0x0112, 1) == 1
+    bare = replace(scene, prediction=replace(scene.prediction, cameras=None))
+    with pytest.raises(OutputError, match="heads="):
+        transforms.write(bare, tmp_path / "transforms.json", ["a.jpg"] * 3)
+    assert list(tmp_path.iterdir()) == []

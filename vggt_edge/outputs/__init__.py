@@ -48,20 +48,22 @@ def write(
     *,
     full_resolution: DepthMapOf | None = None,
     sparse_model: SparseModel | None = None,
-    pictures: bool = False,
+    link: bool = False,
 ) -> dict[str, Path]:
     """Write a scene in several formats, each file whole or not at all.
 
     Args:
         scene: what to write.
         folder: made if need be. Files are called ``scene`` plus the suffix of their format, but for
-            ``transforms.json``, ``depth/`` (PNG and EXR) and ``colmap/``.
+            ``transforms.json``, ``depth/`` (PNG and EXR) and ``sparse/0/`` (COLMAP). The source
+            pictures that COLMAP's and nerfstudio's files speak of go to ``images/``, so that the
+            folder is a data set for trainers.
         formats: names from ``FORMATS``, all checked before anything is written.
         full_resolution: makes the depth maps of "depth" and "exr" at the size of the source
             pictures, one view at a time (``scene.full_resolution.full_resolution``); by default
             they have the size of the views.
         sparse_model: what "colmap" writes (``scene.tracks.build_sparse_model``).
-        pictures: put the source pictures beside the COLMAP model, as trainers want them.
+        link: make hard links to the source pictures instead of copies, where that is possible.
 
     Returns:
         Format to the path to hand to the next program: a file, or for "exr" and "colmap" a folder.
@@ -76,6 +78,11 @@ def write(
     if "colmap" in formats and sparse_model is None:
         raise _usage("format colmap needs sparse_model=build_sparse_model(scene)")
 
+    pictures: tuple[str, ...] = ()
+    if {"colmap", "transforms"} & set(formats):
+        from . import source_pictures
+
+        pictures = source_pictures.write(scene.views, folder / "images", link=link)
     written = {}
     for name in formats:
         # Each writer is imported when asked for: some bring a package that others do without.
@@ -94,13 +101,13 @@ def write(
         elif name == "colmap" and sparse_model is not None:
             from . import colmap
 
-            views = scene.views if pictures else None
-            written[name] = colmap.write(sparse_model, folder / "colmap", views=views)
+            written[name] = colmap.write(sparse_model, folder, pictures=pictures)
         elif name == "transforms":
             from . import transforms
 
             cloud = folder / "scene.ply" if "ply" in formats else None
-            written[name] = transforms.write(scene, folder / "transforms.json", ply=cloud)
+            paths = [f"images/{file}" for file in pictures]
+            written[name] = transforms.write(scene, folder / "transforms.json", paths, ply=cloud)
         elif name == "npz":
             from . import npz
 

@@ -6,7 +6,7 @@ away on reading. Format: colmap.github.io/format.html, version 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 from .. import geometry
 from ..errors import InputError, OutputError
 from ..sparse_model import SparseModel
-from ..types import Cameras, Views
-from . import colmap_binary, colmap_text, source_pictures
+from ..types import Cameras
+from . import colmap_binary, colmap_text
 from .colmap_records import NO_POINT, CameraRecords, ImageRecords, MalformedError, PointRecords
 from .files import replacing
 
@@ -32,14 +32,12 @@ def write(
     folder: str | Path,
     *,
     text: bool | Literal["both"] = False,
-    views: Views | None = None,
-    link: bool = False,
+    pictures: Sequence[str] | None = None,
 ) -> Path:
     """Write a model into ``folder/sparse/0`` and return that folder.
 
-    With ``views``, their source pictures are put into ``folder/images`` and the folder is a data
-    set that COLMAP, gsplat and nerfstudio train on as it is. Every image gets a frame and every
-    camera a rig of its own; ids count from 1 in the order of the model. The five files appear
+    With the source pictures in ``folder/images`` the folder is a data set that COLMAP, gsplat and
+    nerfstudio train on as it is. Every image gets a frame and every camera a rig of its own; ids count from 1 in the order of the model. The five files appear
     together once all are complete; files of the kind that is not written are removed from there,
     because COLMAP would mix them with the new ones.
 
@@ -47,16 +45,15 @@ def write(
         model: what to write.
         folder: of the data set; made if need be.
         text: text files instead of binary ones, or both.
-        views: the views the model was built from, to write their pictures too.
-        link: make hard links to the pictures where that is possible, see ``source_pictures.write``.
+        pictures: file names of the images, as ``source_pictures.write`` gave them; those of the
+            model when None.
 
     Raises:
         OutputError: the folder cannot be written, or a name has white space and ``text`` is asked.
-        ImageError: a source picture has gone or cannot be read any more.
     """
     folder = Path(folder)
-    if views is not None:
-        model = replace(model, names=source_pictures.write(views, folder / "images", link=link))
+    if pictures is not None:
+        model = replace(model, names=tuple(pictures))
     folder = folder / "sparse" / "0"
     records = _records(model)
     files = {} if text is True else colmap_binary.encode(*records)
