@@ -15,6 +15,13 @@ function bytesFromBase64(text) {
   return bytes;
 }
 
+/** Off the main thread where the browser can (all since 2023), else by fflate. */
+async function inflate(bytes) {
+  if (!window.DecompressionStream) return THREE.unzlibSync(bytes);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
 /** A random order of 0..count-1, the same on every visit (Fisher and Yates, xorshift32). */
 function shuffledOrder(count) {
   const order = new Uint32Array(count);
@@ -66,10 +73,10 @@ function decodeAxis(code, range, center, half) {
   return center + half * (size <= 1 ? c : Math.sign(c) / (2 - size));
 }
 
-function readScene() {
+async function readScene() {
   const scene = JSON.parse(takeText("scene-data"));
   const packed = bytesFromBase64(takeText("point-data"));
-  Object.assign(scene, unpackPoints(THREE.unzlibSync(packed), scene.count));
+  Object.assign(scene, unpackPoints(await inflate(packed), scene.count));
 
   const perRank = new Uint32Array(256);
   for (let i = 0; i < scene.count; i++) perRank[scene.paint[4 * i + 3]]++;

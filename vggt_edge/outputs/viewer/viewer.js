@@ -361,7 +361,7 @@ class Viewer {
 async function start() {
   const started = performance.now();
   await new Promise((resolve) => setTimeout(resolve)); // let the loading line appear
-  const viewer = new Viewer(readScene());
+  const viewer = new Viewer(await readScene());
   Object.assign(window.vggtViewer, {
     pointCount: viewer.cloud.count,
     visibleCount: () => viewer.visibleCount(),
