@@ -111,20 +111,15 @@ def read(
     source = source or path
     with _opened(path, source) as image:
         orientation = _orientation(image)
-        width, height = float(image.width), float(image.height)
+        drafted = None
         # HEIC's draft would be an embedded thumbnail.
         if at_least is not None and image.format in ("JPEG", "MPO"):
             rows, cols = at_least if orientation < 5 else at_least[::-1]
             drafted = image.draft(None, (cols, rows))
-            if drafted is not None:
-                width, height = drafted[1][2:]
         image.load()
-        # TIFF turns itself upright while loading.
-        orientation = 1 if image.format == "TIFF" else orientation
-        if image.format == "TIFF":
-            width, height = float(image.width), float(image.height)
+        extent = drafted[1][2:] if drafted is not None else image.size
         rgb = _to_rgb(image, source)
-        box = _turned_extent((width, height), rgb.size, orientation)
+        box = _turned_extent(extent, rgb.size, orientation)
         return (rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb), box
 
 
