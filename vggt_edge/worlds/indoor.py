@@ -201,7 +201,7 @@ def room(b: Builder) -> None:
     rng = b.rng
     x, y = rng.uniform(1.4, 3.6), rng.uniform(1.4, 3.2)
     height = rng.uniform(2.3, 3.2)
-    kitchen = rng.random() < 0.3
+    kitchen = rng.random() < 0.4
     look = m.wall(rng)
     b.box(-x - 0.2, -y - 0.2, -0.2, x + 0.2, y + 0.2, 0, m.floor(rng))
     b.box(
@@ -211,7 +211,7 @@ def room(b: Builder) -> None:
         x + 0.2,
         y + 0.2,
         height + 0.2,
-        m.material(rng, "paint", m.pale(rng)),
+        m.material(rng, "paint", m.pale(rng, 0.02)),
         shadow=False,
     )
     targets: list[np.ndarray] = []

@@ -27,19 +27,19 @@ def color(hue: float, saturation: float, value: float) -> Color:
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value)) ** 2.2
 
 
-def any_color(rng: np.random.Generator, vivid: float = 0.35) -> Color:
+def any_color(rng: np.random.Generator, vivid: float = 0.25) -> Color:
     """A colour: mostly muted, ``vivid`` of the time saturated."""
-    saturation = rng.uniform(0.45, 0.9) if rng.random() < vivid else rng.uniform(0.0, 0.35)
-    warm = rng.random() < 0.5
+    saturation = rng.uniform(0.45, 0.85) if rng.random() < vivid else rng.uniform(0.0, 0.3)
+    warm = rng.random() < 0.6
     hue = rng.normal(0.08, 0.05) if warm else rng.random()
     return color(hue, saturation, rng.uniform(0.15, 0.95))
 
 
-def pale(rng: np.random.Generator) -> Color:
-    """The colour of painted walls."""
-    if rng.random() < 0.75:
+def pale(rng: np.random.Generator, vivid: float = 0.12) -> Color:
+    """The colour of painted walls; ``vivid`` of the time a real colour."""
+    if rng.random() >= vivid:
         return color(rng.normal(0.11, 0.06), rng.uniform(0, 0.2), rng.uniform(0.68, 0.96))
-    return color(rng.random(), rng.uniform(0.1, 0.45), rng.uniform(0.4, 0.9))
+    return color(rng.random(), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.9))
 
 
 def brown(rng: np.random.Generator) -> Color:

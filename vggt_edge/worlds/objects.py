@@ -23,7 +23,7 @@ def _machine(b: Builder, size: float) -> None:
                 b.rod(
                     (cx * s, cy * s, s * 0.3), (cx * s, cy * s * 1.25, s * 0.3), s * 0.3, palette[3]
                 )
-    for _ in range(rng.integers(6, 26)):
+    for _ in range(rng.integers(10, 44)):
         x, y = rng.uniform(-0.85, 0.85) * s, rng.uniform(-0.45, 0.45) * s
         w, d = rng.uniform(0.06, 0.4, 2) * s
         low = base + s * rng.choice([0.35, 0.35, 0.6, 0.8])

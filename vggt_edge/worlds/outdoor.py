@@ -129,7 +129,7 @@ def building(b: Builder, width: float, height: float, depth: float, relief: bool
     """A house whose front lies at y = 0, facing -y, body behind it."""
     rng = b.rng
     x = width / 2
-    base = m.pale(rng) if rng.random() < 0.6 else m.brown(rng)
+    base = m.pale(rng) if rng.random() < 0.7 else m.grey(rng)
     floors = max(int(height / rng.uniform(2.7, 3.4)), 1)
     storey = height / floors
     if not relief:
@@ -229,6 +229,39 @@ def _relief(b: Builder, x: float, storey: float, floors: int) -> None:
             b.box(px - 0.15, -0.15, 0, px + 0.15, 0, storey * floors, trim)
 
 
+def backdrop(b: Builder, low: float, high: float, count: int) -> None:
+    """What stands around a place, ``low`` to ``high`` metres away: houses, hedges, trees, hills."""
+    rng = b.rng
+    for k in range(count):
+        angle = (k + rng.uniform(-0.4, 0.4)) * 2 * np.pi / count
+        reach = rng.uniform(low, high)
+        with b.placed(
+            np.cos(angle) * reach, np.sin(angle) * reach, 0, angle - np.pi / 2 + rng.normal(0, 0.2)
+        ):
+            which = rng.random()
+            width = rng.uniform(0.4, 1.0) * 2 * np.pi * reach / count
+            if which < 0.3:
+                building(b, width, rng.uniform(3, 10), 6, relief=False)
+            elif which < 0.5:
+                tall = rng.uniform(1, 3.5)
+                half = (width / 2, rng.uniform(0.4, 1.0), tall / 2)
+                b.crown((0, 0.5, tall / 2), half, m.leaves(rng), 0.7, 0.2)
+                b.hull((0, 0.6, tall * 0.45), (width * 0.48, 0.4, tall * 0.45), m.leaves(rng), 1.7)
+            elif which < 0.6:
+                b.box(-width / 2, 0, 0, width / 2, 0.3, rng.uniform(0.8, 2.5), m.brick_wall(rng))
+            elif which < 0.8:
+                for _ in range(rng.integers(1, 4)):
+                    tall = rng.uniform(3, 8)
+                    x = rng.uniform(-0.5, 0.5) * width
+                    b.cylinder(x, 1, 0, tall * 0.5, 0.12, m.timber(rng))
+                    half = rng.uniform(0.2, 0.35, 3) * tall
+                    b.crown((x, 1, tall * 0.65), tuple(half), m.leaves(rng), 0.65, 0.3)
+                    b.ellipsoid((x, 1, tall * 0.65), tuple(half * 0.8), m.leaves(rng))
+            elif which < 0.92:
+                grass = m.material(rng, "foliage", m.green(rng), scale=rng.uniform(0.5, 3))
+                b.ellipsoid((0, 8, -2), (width * 0.9, 8, rng.uniform(3, 9)), grass)
+
+
 def street(b: Builder) -> None:
     """A street between houses: pavement, cars, trees, poles."""
     rng = b.rng
@@ -266,9 +299,9 @@ def street(b: Builder) -> None:
             for _ in range(rng.integers(0, 4)):
                 with b.placed(rng.uniform(-14, 14), -walk - 1.1, 0, rng.normal(0, 0.03)):
                     car(b)
+    backdrop(b, 30, 42, int(rng.integers(4, 9)))
     for _ in range(rng.integers(1, 4)):
-        x, y = rng.uniform(-8, 8), rng.uniform(-0.8, 0.8) * half
-        targets.append(np.array([x, y, 1.0]))
+        targets.append(np.array([rng.uniform(-12, 12), rng.uniform(-0.7, 0.7) * half, 1.3]))
     _daylight(b, rng.choice([0.0, 0.0, 0.004, 0.015]))
     b.interest = Interest(
         low=np.array([-14.0, -half + 0.4, 1.2]),
@@ -311,7 +344,8 @@ def terrace(b: Builder) -> None:
                     m.brick_wall(rng),
                 )
             targets.append(b.world(0, 0, 1.2))
-    for _ in range(rng.integers(5, 16)):
+    backdrop(b, 9, 18, int(rng.integers(5, 13)))
+    for _ in range(rng.integers(10, 26)):
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 8)
         x, y = np.cos(angle) * reach, np.sin(angle) * reach
         with b.placed(x, y, 0, rng.uniform(0, 2 * np.pi)):
@@ -378,6 +412,7 @@ def facade(b: Builder) -> None:
                 )
             else:
                 f.rock(b, (0, 0, 0.2), 0.5)
+    backdrop(b, 16, 26, int(rng.integers(4, 10)))
     _daylight(b)
     targets = [
         np.array([rng.uniform(-0.4, 0.4) * width, -0.1, rng.uniform(0.8, height * 0.6)])

@@ -224,7 +224,8 @@ def poster(spot: Spot) -> Tensor:
         x, y = cu % 1.0, cv % 1.0
         inside = (x > left) & (x < left + 0.6) & (y > low) & (y < low + 0.45) & (key > 0.35)
         ink = torch.stack([(key * k) % 1.0 for k in (91.0, 57.0, 33.0)])
-        tint = (ink * 0.7 + 0.15) * _mix(spot.b, spot.c, (key * 5) % 1.0) * 1.6
+        tint = _mix(spot.b, spot.c, (key * 5) % 1.0) * (ink * 0.5 + 0.7)
+        tint = _mix(tint, ink * 0.6 + 0.02, (key * 23) % 1.0 * 0.7)
         color = torch.where(inside, tint, color)
     line = v / 0.055
     row = line.floor()
@@ -242,6 +243,7 @@ def painting(spot: Spot) -> Tensor:
     p = p + 1.2 * torch.stack([value_noise(p * 1.3 + k * 9) for k in range(3)])
     channels = [fractal_noise(p * 1.5 + 5.2 * k, 3) for k in range(3)]
     tint = ((torch.stack(channels) - 0.5) * 2.4 + 0.5).clamp(0.02, 1)
+    tint = _mix(tint.mean(0, keepdim=True), tint, value_noise(p * 0.4 + 70))
     light = value_noise(p * 0.8 + 40)
     return _mix(tint, _mix(spot.a, spot.b, light), 0.3 + 0.4 * light)
 

@@ -143,8 +143,10 @@ def _pairs(mask: Tensor, grid: Grid, solids: Solids) -> Iterator[tuple[int, Tens
             yield value, tile[part], solid[part]
 
 
-def first_hits(grid: Grid, solids: Solids) -> tuple[Tensor, Tensor]:
-    """What the camera rays meet first.
+def first_hits(
+    grid: Grid, solids: Solids, shift: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Tensor, Tensor]:
+    """What the camera rays meet first; rays pass ``shift`` (u, v) pixels beside pixel centres.
 
     Returns:
         (V * Q, 64) z-depth, above ``FAR`` where nothing is met, and (V * Q, 64) int64 rows of
@@ -152,7 +154,7 @@ def first_hits(grid: Grid, solids: Solids) -> tuple[Tensor, Tensor]:
     """
     device = grid.center.device
     offset = torch.arange(TILE, device=device, dtype=torch.float32)
-    steps = torch.stack([offset.repeat(TILE), offset.repeat_interleave(TILE)])
+    steps = torch.stack([offset.repeat(TILE) + shift[0], offset.repeat_interleave(TILE) + shift[1]])
     tiles_per_view = grid.rows * grid.cols
     # Depth and row share a 64-bit key: positive floats order as their bits, so one scatter finds both.
     best = torch.full(
