@@ -1,7 +1,7 @@
 """Everything the package raises on purpose.
 
     Exception
-    └── VGGTEdgeError            base; its message is one line that names the culprit and the way out
+    └── VGGTEdgeError            base; its message is one line: the culprit and the way out
         ├── InputError           something the user handed in cannot be used
         │   ├── ImageError       an image, video, folder or URL
         │   ├── CheckpointError  a weight file: corrupt, hostile, wrong names or shapes

@@ -67,7 +67,9 @@ def transform(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ np.swapaxes(pose[..., :3, :3], -1, -2) + pose[..., None, :3, 3]
 
 
-def project(points: np.ndarray, intrinsics: np.ndarray, camera_from_world: np.ndarray) -> np.ndarray:
+def project(
+    points: np.ndarray, intrinsics: np.ndarray, camera_from_world: np.ndarray
+) -> np.ndarray:
     """(..., N, 3) world points to (..., N, 3) of column, row and depth in each camera.
 
     Column and row are meaningless where the depth is not positive.
@@ -111,7 +113,10 @@ class Similarity(NamedTuple):
 
 
 def fit_similarity(
-    source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None, with_scale: bool = True
+    source: np.ndarray,
+    target: np.ndarray,
+    weights: np.ndarray | None = None,
+    with_scale: bool = True,
 ) -> Similarity:
     """Least-squares similarity from (N, 3) source to (N, 3) target points (Umeyama 1991).
 

@@ -23,7 +23,7 @@ def cameras_from_encoding(pose: np.ndarray, size: tuple[int, int]) -> Cameras:
     pose = pose.astype(np.float64)
     height, width = size
     rotation = geometry.quaternion_to_matrix(pose[:, 3:7])
-    # The head's field of view passes a ReLU: keep an untrained network's zero from dividing by zero.
+    # The head's field of view passes a ReLU; a zero must not divide.
     vertical, horizontal = np.maximum(pose[:, 7:9], 1e-3).T
     intrinsics = np.zeros((len(pose), 3, 3))
     intrinsics[:, 0, 0] = width / 2 / np.tan(horizontal / 2)

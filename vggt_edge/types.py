@@ -2,15 +2,15 @@
 
 Conventions
     camera frame    OpenCV axes: x right, y down, z forward.
-    extrinsics      ``camera_from_world`` (3x4 ``[R|t]``) maps world to camera, ``x_cam = R x_world + t``.
+    extrinsics      ``camera_from_world``, 3x4 ``[R|t]``: ``x_camera = R x_world + t``.
                     ``world_from_camera`` is its inverse, the camera's pose in the world.
-    pixels          (u, v) = (column, row). Integer coordinates are pixel *centres*, so a view covers
-                    [-0.5, W - 0.5] x [-0.5, H - 0.5]. File formats that put the centre of the first
-                    pixel at (0.5, 0.5), COLMAP and nerfstudio among them, add 0.5 on writing.
+    pixels          (u, v) = (column, row). Integer coordinates are pixel *centres*: a view covers
+                    [-0.5, W - 0.5] x [-0.5, H - 0.5]. File formats that put the first centre at
+                    (0.5, 0.5), COLMAP and nerfstudio among them, add 0.5 on writing.
     depth           z in the camera frame, not distance along the ray.
     world           the network's: its origin and axes are the first camera's, its unit arbitrary,
                     unless ``Scene.units`` says "metres".
-    confidence      positive, without a fixed scale: compare by rank or percentile, never absolutely.
+    confidence      positive, without a fixed scale: compare by rank, never absolutely.
     S, H, W, N      views, rows, columns, points.
 """
 
@@ -25,7 +25,7 @@ from . import geometry
 
 
 class TokenLayout(NamedTuple):
-    """How the tokens of one scene are arranged: per view ``special`` tokens, then rows x cols patches."""
+    """How a scene's tokens are arranged: per view ``special`` tokens, then rows x cols patches."""
 
     views: int
     special: int
@@ -46,10 +46,10 @@ class Views:
         images            (S, H, W, 3) uint8, RGB. Padding is white.
         names             S unique names, usable as file names, in the order given.
         sources           S places the pictures came from: a path, "clip.mp4@12.40s", or a URL.
-        source_sizes      (S, 2) int, (height, width) of each source picture, upright (EXIF applied).
+        source_sizes      (S, 2) int, (height, width) of each source picture, upright.
         source_from_view  (S, 3, 3) float64: homogeneous map from view pixels to source pixels.
-        valid             (S, 4) int, the box (top, left, bottom, right), end-exclusive, of each view
-                          that shows picture and not padding.
+        valid             (S, 4) int, the box (top, left, bottom, right), end-exclusive, of each
+                          view that shows picture and not padding.
     """
 
     images: np.ndarray
@@ -154,7 +154,9 @@ class Prediction:
     def source_cameras(self) -> Cameras:
         """The same cameras with intrinsics for the source pictures (camera head required)."""
         if self.cameras is None:
-            raise ValueError("source_cameras needs the camera head: predict(..., heads=('camera', ...))")
+            raise ValueError(
+                "source_cameras needs the camera head: predict(..., heads=('camera', ...))"
+            )
         return replace(
             self.cameras,
             intrinsics=self.views.source_from_view @ self.cameras.intrinsics,

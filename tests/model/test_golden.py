@@ -80,9 +80,9 @@ def test_track_head(golden, golden_model, track):
 
 
 def test_track_head_is_as_far_from_golden_as_golden_is_from_the_truth(track):
-    """Later iterations are chaotic on random weights: the flow embedding multiplies a displacement by
-    up to 1000 before its sine, so each iteration amplifies rounding a hundredfold and float32 golden
-    itself is one hundredth off what the same graph gives in float64. Hold ours to that distance.
+    """Later iterations are chaotic on random weights: the flow embedding multiplies a displacement
+    by up to 1000 before its sine, so each iteration amplifies rounding a hundredfold, and float32
+    golden itself is one hundredth off what the same graph gives in float64. Hold ours to that.
     """
     arrays, head = track
     maps, query = arrays["feature_maps"], arrays["query_points"]

@@ -10,6 +10,7 @@ from conftest import GOLDEN, TINY_CONFIG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vggt_edge.checkpoint import expected_shapes
 from vggt_edge.model.config import PRESETS, VGGTConfig
 from vggt_edge.model.layers import Block
 from vggt_edge.model.rope import rotary_tables
@@ -17,7 +18,6 @@ from vggt_edge.model.vggt import VGGT
 from vggt_edge.model.vit import resize_matrix
 from vggt_edge.train.initialize import initialize
 from vggt_edge.types import TokenLayout
-from vggt_edge.weights import expected_shapes
 
 
 def test_names_and_shapes_of_vggt_1b():

@@ -17,7 +17,8 @@ FORMATS_HELP = (
 
 def command(
     inputs: Annotated[
-        list[str], typer.Argument(help="Folders, pictures, globs, videos or URLs.", metavar="INPUT...")
+        list[str],
+        typer.Argument(help="Folders, pictures, globs, videos or URLs.", metavar="INPUT..."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("out"),
     model: Annotated[

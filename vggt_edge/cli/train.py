@@ -15,17 +15,17 @@ def command(
     preset: Annotated[str, typer.Option(help="Which network: a preset's name.")] = "pocket",
     steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = 200_000,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
-    budget: Annotated[
-        int, typer.Option(help="Pixels per step over all views.")
-    ] = 24 * 112 * 112,
+    budget: Annotated[int, typer.Option(help="Pixels per step over all views.")] = 24 * 112 * 112,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 6e-4,
-    decay: Annotated[int, typer.Option(help="Steps over which the rate falls at the end.")] = 10_000,
+    decay: Annotated[
+        int, typer.Option(help="Steps over which the rate falls at the end.")
+    ] = 10_000,
     every: Annotated[int, typer.Option(help="Steps between validations and checkpoints.")] = 250,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Train on procedural worlds; writes checkpoint.pt, log.jsonl, curves.png and model.safetensors."""
+    """Train on procedural worlds; writes checkpoint, log, curves.png and model.safetensors."""
     from ..errors import InputError
     from ..hardware import pick_device
     from ..model.config import PRESETS

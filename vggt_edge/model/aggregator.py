@@ -15,7 +15,7 @@ from .vit import VisionTransformer
 
 
 class Tap(NamedTuple):
-    """What one alternating pair says: outputs of its frame and its global block, (B, S, P, width)."""
+    """Outputs (B, S, P, width) of one alternating pair: its frame block and its global block."""
 
     frame: Tensor
     across: Tensor
@@ -91,7 +91,9 @@ class Aggregator(nn.Module):
     def _frame(
         block: nn.Module, tokens: Tensor, tables: tuple[Tensor, Tensor], chunk: int | None
     ) -> Tensor:
-        alone = tokens.flatten(0, 1).unsqueeze(1)  # (B * S, 1, P, width): views cannot see each other
+        alone = tokens.flatten(0, 1).unsqueeze(
+            1
+        )  # (B * S, 1, P, width): views cannot see each other
         if chunk is None:
             return block(alone, tables).view_as(tokens)
         out = torch.empty_like(alone)

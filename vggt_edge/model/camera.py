@@ -47,7 +47,11 @@ class CameraHead(nn.Module):
         poses = []
         for _ in range(self.iterations):
             # Each pass corrects a given answer; gradients do not run through the chain of passes.
-            given = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if pose is None else pose.detach()
+            given = (
+                self.empty_pose_tokens.expand(*tokens.shape[:2], -1)
+                if pose is None
+                else pose.detach()
+            )
             shift, scale, gate = self.poseLN_modulation(self.embed_pose(given)).chunk(3, dim=-1)
             x = (tokens + gate * (normed * (1 + scale) + shift)).unsqueeze(1)
             for block in self.trunk:

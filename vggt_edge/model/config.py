@@ -50,7 +50,8 @@ class VGGTConfig:
             )
         if self.width % self.attention_heads or (self.width // self.attention_heads) % 4:
             raise ValueError(
-                f"width {self.width} must split into {self.attention_heads} heads of a multiple of 4"
+                f"width {self.width} must split into {self.attention_heads} heads, "
+                "each a multiple of 4 wide"
             )
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of {self.patch_size}")
@@ -66,7 +67,7 @@ class VGGTConfig:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> VGGTConfig:
-        """Inverse of ``to_dict``; raises TypeError or ValueError on unknown or impossible fields."""
+        """Inverse of ``to_dict``; TypeError or ValueError on unknown or impossible fields."""
         return VGGTConfig(**data)
 
 

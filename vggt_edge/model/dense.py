@@ -1,4 +1,4 @@
-"""Per-pixel prediction: a DPT head (Ranftl et al., "Vision Transformers for Dense Prediction", 2021)."""
+"""Per-pixel prediction: a DPT head (Ranftl et al., "Vision Transformers for Dense Prediction")."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
 def add_position(x: Tensor, aspect: float) -> Tensor:
     """Add a tenth of a sinusoidal embedding of normalised image coordinates to (N, C, h, w).
 
-    The image spans [-a, a] x [-b, b] with a / b its aspect ratio and a^2 + b^2 = 1. The first half of
-    the channels encodes the column, the second the row, which keeps the table small: (C/2, w) and
-    (C/2, h) instead of (C, h, w).
+    The image spans [-a, a] x [-b, b] with a / b its aspect ratio and a^2 + b^2 = 1. The first half
+    of the channels encodes the column, the second the row, which keeps the table small: (C/2, w)
+    and (C/2, h) instead of (C, h, w).
     """
     channels, rows, cols = x.shape[1:]
     diagonal = (aspect * aspect + 1) ** 0.5
@@ -74,6 +74,11 @@ class Fusion(nn.Module):
 
 class Scratch(nn.Module):
     """The decoder; the names are the checkpoint's."""
+
+    refinenet1: Fusion
+    refinenet2: Fusion
+    refinenet3: Fusion
+    refinenet4: Fusion
 
     def __init__(self, channels: Sequence[int], features: int, outputs: int | None):
         super().__init__()
@@ -131,7 +136,7 @@ class DenseHead(nn.Module):
         self.scratch = Scratch(channels, features, outputs)
 
     def features(self, tokens: Sequence[Tensor], rows: int, cols: int) -> Tensor:
-        """Four (N, rows * cols, width) token maps to decoded features at the output's resolution."""
+        """Four (N, rows * cols, width) token maps to features at the output's resolution."""
         aspect = cols / rows
         maps = []
         for level, x in enumerate(tokens):
@@ -159,12 +164,13 @@ class DenseHead(nn.Module):
         views = taps[0].frame.shape[1]
         if chunk is None or chunk >= views:
             return self.raw(taps, special, grid, slice(None)).float()
-        out = None
-        for start in range(0, views, chunk):
-            part = self.raw(taps, special, grid, slice(start, start + chunk))
-            if out is None:
-                out = part.new_empty(part.shape[0], views, *part.shape[2:], dtype=torch.float32)
-            out[:, start : start + chunk] = part
+        first = self.raw(taps, special, grid, slice(0, chunk)).float()
+        out = first.new_empty(first.shape[0], views, *first.shape[2:])
+        out[:, :chunk] = first
+        for start in range(chunk, views, chunk):
+            out[:, start : start + chunk] = self.raw(
+                taps, special, grid, slice(start, start + chunk)
+            )
         return out
 
 

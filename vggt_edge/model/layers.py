@@ -78,14 +78,16 @@ class Attention(nn.Module):
         return self.proj(seen.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, tables: Tables | None = None) -> Tensor:
-        """(B, V, P, width) to (B, V, P, width); every token sees all V * P of its row of the batch."""
+        """(B, V, P, width) to the same; every token sees all V * P of its row of the batch."""
         return self.merge(self.attend(*self.split(x, tables))).view_as(x)
 
 
 class Block(nn.Module):
     """Pre-norm transformer block with LayerScale."""
 
-    def __init__(self, width: int, heads: int, scale: float, eps: float = 1e-5, qk_norm: bool = False):
+    def __init__(
+        self, width: int, heads: int, scale: float, eps: float = 1e-5, qk_norm: bool = False
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads, qk_norm)

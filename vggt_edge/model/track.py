@@ -138,7 +138,9 @@ class Tracker(nn.Module):
     def correlate(self, pyramid: Sequence[Tensor], feats: Tensor, coords: Tensor) -> Tensor:
         """(B, S, N, levels * (2 radius + 1)^2) correlations around (B, S, N, 2) positions."""
         batch, views, count, channels = feats.shape
-        offsets = torch.arange(-self.radius, self.radius + 1, device=coords.device, dtype=coords.dtype)
+        offsets = torch.arange(
+            -self.radius, self.radius + 1, device=coords.device, dtype=coords.dtype
+        )
         window = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), dim=-1)
         found = []
         for level, maps in enumerate(pyramid):
@@ -188,7 +190,9 @@ class Tracker(nn.Module):
             )  # (B, S, N, width)
             x = x + position[:, None] + reference[:, :, None]
             delta = self.updateformer(x.transpose(1, 2)).transpose(1, 2)
-            change = self.ffeat_norm(delta[..., 2:].flatten(0, 2)).unflatten(0, (batch, views, count))
+            change = self.ffeat_norm(delta[..., 2:].flatten(0, 2)).unflatten(
+                0, (batch, views, count)
+            )
             feats = feats + self.ffeat_updater(change)
             # The query itself is given and must not move.
             moved = coords[:, 1:] + delta[:, 1:, :, :2]

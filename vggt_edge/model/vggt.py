@@ -17,7 +17,7 @@ from .track import TrackHead
 class VGGTOutput(NamedTuple):
     """Raw outputs under upstream's names; None for heads that are absent.
 
-    pose_enc           (B, S, 9) translation, quaternion xyzw, vertical and horizontal field of view.
+    pose_enc           (B, S, 9) translation, quaternion xyzw, fields of view (v, h).
     pose_enc_list      the same after each refinement.
     depth              (B, S, H, W, 1).
     depth_conf         (B, S, H, W).
@@ -86,7 +86,9 @@ class VGGT(nn.Module):
         patch = self.config.patch_size
         if images.shape[3] % patch or images.shape[4] % patch:
             height, width = images.shape[3:]
-            raise ValueError(f"image size {height}x{width} is no multiple of the patch size {patch}")
+            raise ValueError(
+                f"image size {height}x{width} is no multiple of the patch size {patch}"
+            )
         if query_points is not None and "track" not in self.config.heads:
             raise ValueError("query_points need a model with the track head")
         taps = self.aggregator(images, chunk)

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 def quaternion_from_matrix(rotation: Tensor) -> Tensor:
-    """(..., 3, 3) rotations to (..., 4) unit quaternions xyzw with w >= 0, by the largest component."""
+    """(..., 3, 3) rotations to (..., 4) unit quaternions xyzw, w >= 0, by the largest part."""
     m = rotation.flatten(-2)
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m.unbind(-1)
     squares = torch.stack(

@@ -1,7 +1,7 @@
 """What is shown when: few easy views first, then more and wider ones.
 
-From scratch, depth and pose together sit on a plateau for thousands of steps (docs/LOG.md), so depth
-is learned on single views first, then pose on pairs that see almost the same.
+From scratch, depth and pose together sit on a plateau for thousands of steps (docs/LOG.md), so
+depth is learned on single views first, then pose on pairs that see almost the same.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def draw(
 
     Args:
         step: optimiser step.
-        budget: pixels of all views of all scenes together, which holds a step's cost about constant.
+        budget: pixels of all views of all scenes, which holds a step's cost about constant.
         patch: sizes are multiples of it.
         seed: of the run.
     """

@@ -27,7 +27,9 @@ def initialize(model: VGGT, seed: int = 0) -> VGGT:
             normal(module.weight, min(0.02, module.in_features**-0.5))
             module.bias.zero_()
         elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            fan_in = module.weight[0].numel() if isinstance(module, nn.Conv2d) else module.in_channels
+            fan_in = (
+                module.weight[0].numel() if isinstance(module, nn.Conv2d) else module.in_channels
+            )
             normal(module.weight, fan_in**-0.5)
             if module.bias is not None:
                 module.bias.zero_()
@@ -47,9 +49,11 @@ def initialize(model: VGGT, seed: int = 0) -> VGGT:
     for name in ("depth_head", "point_head"):
         if hasattr(model, name):
             last = getattr(model, name).scratch.output_conv2[2]
-            normal(last.weight, 0.02)  # depth starts near exp(0) = 1, the scale of a normalised scene
+            normal(
+                last.weight, 0.02
+            )  # depth starts near exp(0) = 1, the scale of a normalised scene
     if hasattr(model, "camera_head"):
-        # Identity rotation, no translation, 60 degrees: the first answer, and every later change small.
+        # The first answers are small, and so is every later change.
         last = model.camera_head.pose_branch.fc2
         normal(last.weight, 0.002)
     return model

@@ -73,8 +73,12 @@ class Trainer:
         self.mean = copy.deepcopy(model).eval().requires_grad_(False)
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
         plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain}],
+            groups,
             lr=config.learning_rate,
             betas=(0.9, 0.98),
             weight_decay=0.0,
@@ -105,8 +109,8 @@ class Trainer:
     def backward(self, batch: Batch, shares: dict[str, float]) -> dict[str, float]:
         """Accumulate gradients of one batch; returns the losses.
 
-        The heads' losses meet at the tapped tokens. There each head's gradient is scaled to its share
-        before the trunk sees it, for the raw camera gradient drowns the depth's.
+        The heads' losses meet at the tapped tokens. There each head's gradient is scaled to its
+        share before the trunk sees it, for the raw camera gradient drowns the depth's.
         """
         use_bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
         with use_bf16:
@@ -188,7 +192,7 @@ def run(
     stop_after: float | None = None,
     validator: Callable[[VGGT], Score] = validate,
 ) -> Path:
-    """Train until the configured steps or ``stop_after`` seconds; resumes from the folder's checkpoint.
+    """Train for the configured steps or ``stop_after`` seconds, resuming from the folder.
 
     Writes ``checkpoint.pt`` and appends to ``log.jsonl`` in ``folder``.
 

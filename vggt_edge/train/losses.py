@@ -1,10 +1,10 @@
 """What is minimised, after section 3.3 of the VGGT paper.
 
 Depth and points are weighted by the predicted confidence c (Kendall & Gal 2017):
-``mean(c * error) - alpha * mean(log c)``, plus the same error on differences of neighbouring pixels.
+``mean(c * error) - alpha * mean(log c)``, plus the error of differences of neighbouring pixels.
 Depth errors are taken in log depth, where the paper takes them in depth: the scenes range from a
 table top to a street, accuracy is scored relative to depth, and the head's activation is ``exp``.
-Cameras: L1 on translation, quaternion and field of view of every refinement, later ones counting more.
+Cameras: L1 on translation, quaternion and field of view of every refinement, the later the more.
 """
 
 from __future__ import annotations

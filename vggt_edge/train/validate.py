@@ -74,4 +74,5 @@ def validate(
         auc = metrics.pose_auc(*metrics.relative_pose_errors(poses, true_poses))
         still_auc = metrics.pose_auc(*metrics.relative_pose_errors(still, true_poses))
         rows.append((score.abs_rel, score.delta1, auc, constant.abs_rel, still_auc))
-    return Score(*(float(x) for x in np.mean(rows, axis=0)), scenes=scenes)
+    abs_rel, delta1, auc, constant_rel, still_auc = map(float, np.mean(rows, axis=0))
+    return Score(abs_rel, delta1, auc, constant_rel, still_auc, scenes)
