@@ -61,6 +61,11 @@ def camera_points(depth: Tensor, intrinsics: Tensor) -> Tensor:
     return torch.stack([x, y, depth], dim=-1)
 
 
+def regroup(world: WorldBatch, groups: int) -> WorldBatch:
+    """(B, groups * S, ...) views of B worlds as (B * groups, S, ...): each stretch a scene of its own."""
+    return WorldBatch(*(t.unflatten(1, (groups, -1)).flatten(0, 1) for t in world))
+
+
 def make_batch(world: WorldBatch) -> Batch:
     """Normalise a rendered batch; a scene of nothing but sky keeps its scale."""
     extrinsics = world.camera_from_world

@@ -39,15 +39,21 @@ CURRICULUM = (
     Stage(10**9, (1, 2, 3, 4, 6, 8, 12), (112**2, 168**2, 224**2), (0.25, 0.95), 0.7),
 )
 
+PHOTOGRAPHS = 4
 ASPECTS = (1.0, 1.0, 4 / 3, 4 / 3, 3 / 4, 16 / 9)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The shape of one step's batch."""
+    """The shape of one step's batch.
+
+    Building a world costs as much as photographing it several times, so a world serves ``groups``
+    sets of ``views`` views each, taken one after the other on its path.
+    """
 
     seed: int
-    scenes: int
+    worlds: int
+    groups: int
     views: int
     height: int
     width: int
@@ -82,10 +88,12 @@ def draw(
     height = max(patch, round((pixels / aspect) ** 0.5 / patch) * patch)
     width = max(patch, round((pixels * aspect) ** 0.5 / patch) * patch)
     views = int(rng.choice(stage.views))
-    scenes = max(1, round(budget / (views * height * width)))
+    groups = max(1, PHOTOGRAPHS // views)
+    worlds = max(1, round(budget / (groups * views * height * width)))
     return Draw(
         seed=int(rng.integers(2**40)),
-        scenes=scenes,
+        worlds=worlds,
+        groups=groups,
         views=views,
         height=height,
         width=width,

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..model.aggregator import Tap
 from ..model.vggt import VGGT
 from ..worlds import render
-from .batch import Batch, make_batch
+from .batch import Batch, make_batch, regroup
 from .curriculum import CURRICULUM, Stage, draw
 from .losses import balanced_gradients, losses
 from .validate import Score, validate
@@ -149,8 +149,8 @@ class Trainer:
         )
         world = render(
             plan.seed,
-            plan.scenes,
-            plan.views,
+            plan.worlds,
+            plan.groups * plan.views,
             plan.height,
             plan.width,
             overlap=plan.overlap,
@@ -161,7 +161,7 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         values = self.backward(
-            make_batch(world), {"camera": plan.camera, "depth": 1.0, "point": 1.0}
+            make_batch(regroup(world, plan.groups)), {"camera": plan.camera, "depth": 1.0, "point": 1.0}
         )
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if not math.isfinite(float(norm)):
@@ -174,7 +174,7 @@ class Trainer:
             for mean, live in zip(self.mean.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(live, 1 - decay)
         self.step += 1
-        values.update(norm=float(norm), rate=rate, images=plan.scenes * plan.views)
+        values.update(norm=float(norm), rate=rate, images=plan.worlds * plan.groups * plan.views)
         return values
 
 
