@@ -105,3 +105,14 @@ def test_quantising_loses_more_with_coarser_steps() -> None:
     image = torch.rand(1, 3, 20, 28, generator=torch.Generator().manual_seed(0))
     losses = [(quantise(image, torch.tensor([s])) - image).abs().mean() for s in (0.0, 0.3, 1.0)]
     assert losses[0] < 1e-5 < losses[1] < losses[2]
+
+
+def test_scenes_rendered_together_look_as_they_do_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerators trace many scenes at once; do the same here."""
+    alone = worlds.render(9, 5, 2, 40, 48, augment=False)
+    monkeypatch.setattr(worlds, "_VIEWS_AT_ONCE", {})
+    together = worlds.render(9, 5, 2, 40, 48, augment=False)
+    assert torch.equal(alone.camera_from_world, together.camera_from_world)
+    same = torch.isclose(alone.depth, together.depth, rtol=1e-4)
+    assert same.float().mean() > 0.999
+    assert (alone.images - together.images).abs().mean() < 1e-3

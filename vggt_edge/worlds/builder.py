@@ -16,6 +16,9 @@ from .shapes import BOX, CONE, ELLIPSOID, HULL, LEAVES, TUBE
 
 MAX_SOLIDS = 256
 
+Vector = tuple[float, float, float] | np.ndarray
+"""Three numbers, metres."""
+
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, int, np.ndarray, Material, bool]
 """A solid: world centre, object_from_world, half extents, kind, extra, material, casts shadow."""
 
@@ -124,8 +127,8 @@ class Builder:
     def add(
         self,
         kind: int,
-        center: tuple[float, float, float] | np.ndarray,
-        half: tuple[float, float, float] | np.ndarray,
+        center: Vector,
+        half: Vector,
         material: Material,
         rotation: np.ndarray | None = None,
         extra: np.ndarray | None = None,
@@ -164,8 +167,8 @@ class Builder:
 
     def ellipsoid(
         self,
-        center: tuple[float, float, float],
-        half: tuple[float, float, float],
+        center: Vector,
+        half: Vector,
         material: Material,
         rotation: np.ndarray | None = None,
     ) -> None:
@@ -188,8 +191,8 @@ class Builder:
 
     def rod(
         self,
-        start: tuple[float, float, float],
-        end: tuple[float, float, float],
+        start: Vector,
+        end: Vector,
         radius: float,
         material: Material,
         top: float = 1.0,
@@ -204,7 +207,7 @@ class Builder:
 
     def _round(
         self,
-        center: tuple[float, float, float] | np.ndarray,
+        center: Vector,
         radius: float,
         half: float,
         material: Material,
@@ -222,8 +225,8 @@ class Builder:
 
     def hull(
         self,
-        center: tuple[float, float, float],
-        half: tuple[float, float, float],
+        center: Vector,
+        half: Vector,
         material: Material,
         cut: float | np.ndarray = 1.4,
         rotation: np.ndarray | None = None,
@@ -235,8 +238,8 @@ class Builder:
 
     def crown(
         self,
-        center: tuple[float, float, float],
-        half: tuple[float, float, float],
+        center: Vector,
+        half: Vector,
         material: Material,
         density: float = 0.5,
         leaf: float = 0.12,

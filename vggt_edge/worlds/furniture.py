@@ -1,9 +1,10 @@
-"""Furniture and things: built in a local frame, standing on z = 0 about the origin, front towards -y."""
+"""Furniture and things, in a local frame: standing on z = 0 about the origin, front towards -y."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from . import colors as c
 from . import materials as m
 from .builder import Builder, random_rotation, turn_x, turn_z
 
@@ -99,9 +100,9 @@ def shelf(b: Builder, width: float, height: float, depth: float) -> None:
                 spines = m.material(
                     rng,
                     "books",
-                    m.any_color(rng),
-                    m.any_color(rng),
-                    m.pale(rng),
+                    c.any_color(rng),
+                    c.any_color(rng),
+                    c.pale(rng),
                     scale=rng.uniform(0.08, 0.14),
                 )
                 b.box(
@@ -170,7 +171,7 @@ def lamp(b: Builder, height: float) -> None:
     r = rng.uniform(0.12, 0.2) * min(height, 1.2) ** 0.5
     b.cylinder(0, 0, 0, 0.02, r * 0.8, stand)
     b.cylinder(0, 0, 0.02, height - r, 0.012, stand)
-    shade = m.material(rng, "paint", m.pale(rng), emission=rng.choice([0.0, 1.5]))
+    shade = m.material(rng, "paint", c.pale(rng), emission=rng.choice([0.0, 1.5]))
     b.cylinder(0, 0, height - r * 1.5, height, r, shade, top=rng.uniform(0.5, 1.0), hollow=True)
 
 
@@ -195,7 +196,7 @@ def plant(b: Builder, height: float) -> None:
 
 
 def thing(b: Builder, size: float) -> None:
-    """A thing about ``size`` metres across: box, can, bottle, mug, bowl, ball, gem, stack of books."""
+    """A thing about ``size`` metres across: box, can, bottle, mug, bowl, ball, gem, books."""
     rng = b.rng
     s = size / 2
     look = m.anything(rng, size)
@@ -288,7 +289,7 @@ def figure(b: Builder, height: float) -> None:
         b.ellipsoid(
             (head[0] + side * r * 0.4, head[1] - r * 0.85, head[2] + r * 0.2),
             (r * 0.15,) * 3,
-            m.material(rng, "paint", m.color(0, 0, 0.1), specular=0.8),
+            m.material(rng, "paint", c.color(0, 0, 0.1), specular=0.8),
         )
     b.rod(
         (0, head[1], head[2]), (0, head[1] - r * 1.5, head[2] - r * 0.3), r * 0.35, other, top=0.5
@@ -296,7 +297,7 @@ def figure(b: Builder, height: float) -> None:
 
 
 def heap(b: Builder, radius: float, count: int, low: float, high: float) -> None:
-    """Things strewn over a disc, ``low`` to ``high`` metres across, without standing in each other."""
+    """Things ``low`` to ``high`` metres across, strewn over a square, clear of each other."""
     taken: list[tuple[float, float, float]] = []
     for _ in range(count * 6):
         if len(taken) >= count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import colors as c
 from . import furniture as f
 from . import materials as m
 from .builder import Builder, Interest, Light, turn_z
@@ -48,7 +49,7 @@ def _opening_wall(
 
 
 def _wall_items(b: Builder, length: float, height: float) -> None:
-    """Pictures, a radiator, a door, a clock, a shelf board on a wall along x at y = 0, facing -y."""
+    """Pictures, a radiator, a door, a shelf board on a wall along x at y = 0, facing -y."""
     rng = b.rng
     x = length / 2
     cursor = -x + rng.uniform(0.1, 0.6)
@@ -153,22 +154,27 @@ def _room_light(
     b: Builder, x: float, y: float, height: float, windows: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
     rng = b.rng
-    warm = m.color(rng.uniform(0.07, 0.13), rng.uniform(0, 0.35), 1.0)
-    day = m.color(0.58, rng.uniform(0, 0.2), 1.0)
+    warm = c.color(rng.uniform(0.07, 0.13), rng.uniform(0, 0.35), 1.0)
+    day = c.color(0.58, rng.uniform(0, 0.2), 1.0)
     ambient = rng.uniform(0.25, 0.7) * (warm if not windows else (warm + day) / 2)
     bounce = ambient * rng.uniform(0.45, 0.9)
     lamp = np.array(
         [rng.uniform(-0.6, 0.6) * x, rng.uniform(-0.6, 0.6) * y, height - rng.uniform(0.1, 0.5)]
     )
-    horizon = day * rng.uniform(1.5, 4.0)
-    common = dict(
+    horizon = day * rng.uniform(0.9, 2.5)
+    b.light = light = Light(
+        key=lamp,
+        sun=False,
+        key_color=warm * rng.uniform(0.5, 1.3),
         above=ambient,
         below=bounce,
         horizon=horizon,
         zenith=horizon * 0.9,
+        fill=windows[0][0] * [0.92, 0.92, 1] if windows else lamp * [-1, -1, 1],
+        fill_color=day * rng.uniform(0.1, 0.8),
+        clouds=rng.uniform(0, 0.5),
         reach=rng.uniform(0.25, 0.6),
         seed=rng.uniform(0, 30),
-        clouds=rng.uniform(0, 0.5),
     )
     if windows and rng.random() < 0.65:
         # Sun through a window onto a point of the floor.
@@ -176,28 +182,13 @@ def _room_light(
         spot = np.array([rng.uniform(-0.6, 0.6) * x, rng.uniform(-0.6, 0.6) * y, 0.2])
         way = place - spot
         way[2] = max(way[2], 0.4 * float(np.linalg.norm(way[:2])))
-        b.light = Light(
-            key=way / np.linalg.norm(way),
-            sun=True,
-            key_color=m.color(0.11, rng.uniform(0, 0.3), 1.0) * rng.uniform(1.5, 5),
-            fill=place * [0.9, 0.9, 1.0],
-            fill_color=day * rng.uniform(0.3, 0.9),
-            **common,
-        )
-        return
-    fill = windows[0][0] * [0.92, 0.92, 1] if windows else lamp * [-1, -1, 1]
-    b.light = Light(
-        key=lamp,
-        sun=False,
-        key_color=warm * rng.uniform(0.5, 1.3),
-        fill=fill,
-        fill_color=day * rng.uniform(0.1, 0.8),
-        **common,
-    )
+        light.key, light.sun = way / np.linalg.norm(way), True
+        light.key_color = c.color(0.11, rng.uniform(0, 0.3), 1.0) * rng.uniform(1.0, 3.0)
+        light.fill, light.fill_color = place * [0.9, 0.9, 1.0], day * rng.uniform(0.3, 0.9)
 
 
 def room(b: Builder) -> None:
-    """A furnished room: living room, kitchen, study, corridor; windows show the sky or a backdrop."""
+    """A furnished room: living room, kitchen, study, corridor; windows show sky or a backdrop."""
     rng = b.rng
     x, y = rng.uniform(1.4, 3.6), rng.uniform(1.4, 3.2)
     height = rng.uniform(2.3, 3.2)
@@ -211,7 +202,7 @@ def room(b: Builder) -> None:
         x + 0.2,
         y + 0.2,
         height + 0.2,
-        m.material(rng, "paint", m.pale(rng, 0.02)),
+        m.material(rng, "paint", c.pale(rng, 0.02)),
         shadow=False,
     )
     targets: list[np.ndarray] = []
@@ -223,14 +214,14 @@ def room(b: Builder) -> None:
         at = turn_z(yaw) @ np.array([0, reach, 0])
         with b.placed(float(at[0]), float(at[1]), 0, yaw):
             skin = m.wall(rng) if rng.random() < 0.25 else look
-            if rng.random() < 0.4:
-                w = rng.uniform(0.4, 0.9) * min(length * 0.4, 1.6)
+            if rng.random() < 0.3:
+                w = rng.uniform(0.3, 0.9) * min(length * 0.4, 1.4)
                 cx = rng.uniform(-1, 1) * (length / 2 - w - 0.2) * 0.8
                 low = rng.choice([0.02, 0.9, 0.9, 0.5])
                 high = min(rng.uniform(1.9, 2.4), height - 0.15)
                 _opening_wall(b, length, height, skin, (cx - w, low, cx + w, high))
                 windows.append((b.world(cx, 0.3, (low + high) / 2), b.world(cx, 3, 1.5)))
-                if rng.random() < 0.5:
+                if rng.random() < 0.7:
                     b.box(
                         -8,
                         6,
@@ -241,7 +232,7 @@ def room(b: Builder) -> None:
                         m.material(
                             rng,
                             rng.choice(["windows", "foliage", "bricks"]),
-                            m.grey(rng),
+                            c.grey(rng),
                             scale=1.5,
                         ),
                         shadow=False,
@@ -263,7 +254,7 @@ def room(b: Builder) -> None:
         z = height - rng.uniform(0.3, 0.9)
         lx, ly = rng.uniform(-0.3, 0.3) * x, rng.uniform(-0.3, 0.3) * y
         b.cylinder(lx, ly, z + 0.1, height, 0.008, m.metal(rng))
-        glow = m.material(rng, "paint", m.pale(rng), emission=rng.uniform(0, 3))
+        glow = m.material(rng, "paint", c.pale(rng), emission=rng.uniform(0, 3))
         b.cylinder(lx, ly, z - 0.1, z + 0.12, 0.2, glow, top=0.4, hollow=True)
     _room_light(b, x, y, height, windows)
     b.interest = Interest(

@@ -1,14 +1,13 @@
 """Materials: a texture, three colours and how they shine, as one row of numbers.
 
-Colours are linear reflectances drawn from muted families: most of the world is grey and brown.
+Colours are linear reflectances; see ``colors``.
 """
 
 from __future__ import annotations
 
-import colorsys
-
 import numpy as np
 
+from .colors import Color, any_color, brown, color, green, grey, near, pale
 from .textures import NAMES
 
 WIDTH = 24
@@ -18,49 +17,7 @@ PATTERN, COLOR_A, COLOR_B, COLOR_C = 0, slice(1, 4), slice(4, 7), slice(7, 10)
 SCALE, ASPECT, ANGLE, OFFSET, SEED = 10, 11, 12, slice(13, 16), 16
 SPECULAR, GLOSS, BUMP, BUMP_SCALE, EMISSION, DIRT = 17, 18, 19, 20, 21, 22
 
-Color = np.ndarray
 Material = np.ndarray
-
-
-def color(hue: float, saturation: float, value: float) -> Color:
-    """A linear reflectance from hue, saturation and value as a person picks them (gamma 2.2)."""
-    return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value)) ** 2.2
-
-
-def any_color(rng: np.random.Generator, vivid: float = 0.25) -> Color:
-    """A colour: mostly muted, ``vivid`` of the time saturated."""
-    saturation = rng.uniform(0.45, 0.85) if rng.random() < vivid else rng.uniform(0.0, 0.3)
-    warm = rng.random() < 0.6
-    hue = rng.normal(0.08, 0.05) if warm else rng.random()
-    return color(hue, saturation, rng.uniform(0.15, 0.95))
-
-
-def pale(rng: np.random.Generator, vivid: float = 0.12) -> Color:
-    """The colour of painted walls; ``vivid`` of the time a real colour."""
-    if rng.random() >= vivid:
-        return color(rng.normal(0.11, 0.06), rng.uniform(0, 0.2), rng.uniform(0.68, 0.96))
-    return color(rng.random(), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.9))
-
-
-def brown(rng: np.random.Generator) -> Color:
-    """The colour of wood or leather."""
-    return color(rng.normal(0.07, 0.02), rng.uniform(0.3, 0.75), rng.uniform(0.2, 0.85))
-
-
-def grey(rng: np.random.Generator) -> Color:
-    """Stone, metal, concrete."""
-    return color(rng.normal(0.1, 0.1), rng.uniform(0, 0.15), rng.uniform(0.15, 0.85))
-
-
-def green(rng: np.random.Generator) -> Color:
-    """Leaves and grass."""
-    return color(rng.normal(0.24, 0.045), rng.uniform(0.35, 0.8), rng.uniform(0.2, 0.65))
-
-
-def near(rng: np.random.Generator, base: Color, amount: float = 0.3) -> Color:
-    """A colour a little lighter or darker, and slightly off in hue."""
-    shade = np.exp(rng.normal(0, amount))
-    return np.clip(base * shade * np.exp(rng.normal(0, amount * 0.25, 3)), 0.005, 0.95)
 
 
 def material(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import colors as c
 from . import furniture as f
 from . import materials as m
 from .builder import Builder, Interest, Light, turn_x, turn_z
+from .outdoor import backdrop
 
 
 def _machine(b: Builder, size: float) -> None:
@@ -59,13 +61,13 @@ def _machine(b: Builder, size: float) -> None:
 def _animal_head(b: Builder, size: float) -> None:
     """A head with a snout, ears and eyes on a neck: fur in two tones."""
     rng = b.rng
-    base = m.any_color(rng, 0.2) if rng.random() < 0.4 else m.brown(rng)
+    base = c.any_color(rng, 0.2) if rng.random() < 0.4 else c.brown(rng)
     fur = m.material(
         rng,
         "plaster",
         base,
-        m.near(rng, base, 0.5),
-        m.near(rng, base, 0.5),
+        c.near(rng, base, 0.5),
+        c.near(rng, base, 0.5),
         scale=size * 0.15,
         bump=1.2,
         bump_scale=size * 0.02,
@@ -73,13 +75,13 @@ def _animal_head(b: Builder, size: float) -> None:
     pale = m.material(
         rng,
         "plaster",
-        m.pale(rng),
-        m.near(rng, base),
+        c.pale(rng),
+        c.near(rng, base),
         scale=size * 0.15,
         bump=1.2,
         bump_scale=size * 0.02,
     )
-    dark = m.material(rng, "paint", m.color(0, 0, 0.12), specular=1.0, gloss=80)
+    dark = m.material(rng, "paint", c.color(0, 0, 0.12), specular=1.0, gloss=80)
     r = size * 0.35
     z = size * 0.75
     b.cylinder(0, r * 0.3, 0, z, r * rng.uniform(0.7, 1.1), fur, top=0.7)
@@ -136,25 +138,27 @@ def single(b: Builder) -> None:
                 f.rock(b, (x, y, size * 0.2), size * rng.uniform(0.3, 0.6))
         else:
             f.thing(b, size)
-    if not plain and rng.random() < 0.6:
+    if not plain and rng.random() < 0.5:
+        backdrop(b, 6, 11, int(rng.integers(4, 10)))
+    elif not plain:
         for _ in range(rng.integers(2, 9)):
             angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(3.2, 7) * max(size, 0.8)
             with b.placed(np.cos(angle) * reach, np.sin(angle) * reach, 0, angle):
                 f.thing(b, rng.uniform(0.3, 1.5))
-    day = m.color(0.58, rng.uniform(0, 0.35), 1.0)
-    backdrop = m.color(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.05, 1.0)) if plain else day
+    day = c.color(0.58, rng.uniform(0, 0.35), 1.0)
+    behind = c.color(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.05, 1.0)) if plain else day
     if plain and rng.random() < 0.5:
-        backdrop = m.color(0, 0, rng.choice([0.02, 0.5, 1.0])) * 1.3
+        behind = c.color(0, 0, rng.choice([0.02, 0.5, 1.0])) * 1.3
     key = rng.normal(size=3)
     key[2] = abs(key[2]) + 0.5
     b.light = Light(
         key=key / np.linalg.norm(key),
         sun=True,
-        key_color=m.color(0.11, rng.uniform(0, 0.25), 1.0) * rng.uniform(0.4, 2.0),
+        key_color=c.color(0.11, rng.uniform(0, 0.25), 1.0) * rng.uniform(0.4, 2.0),
         above=day * rng.uniform(0.3, 1.0),
         below=np.full(3, rng.uniform(0.1, 0.5)),
-        horizon=backdrop,
-        zenith=backdrop if plain else day * 0.8,
+        horizon=behind,
+        zenith=behind if plain else day * 0.8,
         clouds=0.0 if plain else rng.random(),
         reach=size * 0.4,
         seed=rng.uniform(0, 30),

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import colors as c
 from . import furniture as f
 from . import materials as m
 from .builder import Builder, Interest, Light, turn_z
+from .buildings import building
 
 
 def _daylight(b: Builder, haze: float = 0.0) -> None:
     rng = b.rng
     cloudy = rng.random() < 0.35
-    blue = m.color(
+    blue = c.color(
         rng.uniform(0.55, 0.62), rng.uniform(0.1, 0.25) if cloudy else rng.uniform(0.3, 0.6), 1.0
     )
-    horizon = m.color(rng.uniform(0.5, 0.62), rng.uniform(0, 0.15), 1.0) * rng.uniform(0.8, 1.4)
+    horizon = c.color(rng.uniform(0.5, 0.62), rng.uniform(0, 0.15), 1.0) * rng.uniform(0.8, 1.4)
     azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(18, 75))
     key = np.array(
         [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
     )
-    warm = m.color(0.1, rng.uniform(0.05, 0.4), 1.0)
+    warm = c.color(0.1, rng.uniform(0.05, 0.4), 1.0)
     strength = rng.uniform(0.1, 0.6) if cloudy else rng.uniform(1.5, 3.5)
     b.light = Light(
         key=key,
@@ -40,7 +42,7 @@ def _daylight(b: Builder, haze: float = 0.0) -> None:
 def tree(b: Builder, height: float) -> None:
     """A broad-leaved tree: trunk, branches, clumps of leaves."""
     rng = b.rng
-    bark = m.material(rng, "plaster", m.brown(rng) * 0.6, scale=0.15, bump=0.6)
+    bark = m.material(rng, "plaster", c.brown(rng) * 0.6, scale=0.15, bump=0.6)
     leaf = m.leaves(rng)
     r = height * rng.uniform(0.02, 0.035)
     fork = height * rng.uniform(0.3, 0.5)
@@ -73,8 +75,8 @@ def car(b: Builder) -> None:
     """A car or van along x."""
     rng = b.rng
     paint = m.lacquer(rng)
-    glass = m.material(rng, "paint", m.color(0.6, 0.2, 0.15), specular=1.0, gloss=150)
-    rubber = m.material(rng, "paint", m.color(0, 0, 0.15))
+    glass = m.material(rng, "paint", c.color(0.6, 0.2, 0.15), specular=1.0, gloss=150)
+    rubber = m.material(rng, "paint", c.color(0, 0, 0.15))
     length, width = rng.uniform(1.8, 2.4), rng.uniform(0.8, 0.95)
     van = rng.random() < 0.25
     b.hull((0, 0, 0.6), (length, width, 0.35), paint, 1.8)
@@ -125,110 +127,6 @@ def pole(b: Builder) -> None:
         b.cylinder(0, 0, 0, rng.uniform(0.6, 1.1), 0.08, m.anything(rng, 0.3))
 
 
-def building(b: Builder, width: float, height: float, depth: float, relief: bool) -> None:
-    """A house whose front lies at y = 0, facing -y, body behind it."""
-    rng = b.rng
-    x = width / 2
-    base = m.pale(rng) if rng.random() < 0.7 else m.grey(rng)
-    floors = max(int(height / rng.uniform(2.7, 3.4)), 1)
-    storey = height / floors
-    if not relief:
-        look = m.material(
-            rng,
-            "windows",
-            base,
-            m.near(rng, base, 0.2),
-            m.pale(rng),
-            scale=storey,
-            aspect=rng.uniform(0.5, 1.2),
-        )
-        b.box(-x, 0, 0, x, depth, height, look)
-    else:
-        skin = (
-            m.brick_wall(rng)
-            if rng.random() < 0.4
-            else m.material(
-                rng,
-                "plaster",
-                base,
-                m.near(rng, base, 0.15),
-                m.near(rng, base),
-                scale=0.6,
-                bump=0.1,
-            )
-        )
-        b.box(-x, 0, 0, x, depth, height, skin)
-        _relief(b, x, storey, floors)
-    if rng.random() < 0.5:
-        cut = np.full(12, 2.0)
-        cut[[4 + 6, 5 + 6, 4, 5]] = 1.0, 2.0, 2.0, 1.0
-        reach = cut.copy()
-        roof = m.material(
-            rng, "bricks", m.color(0.03, 0.5, rng.uniform(0.3, 0.6)), scale=0.25, aspect=1.0
-        )
-        tall = rng.uniform(0.15, 0.35) * depth
-        b.hull((0, depth / 2, height), (x + 0.3, depth / 2 + 0.4, tall), roof, _gable(reach))
-    else:
-        b.box(-x - 0.15, -0.15, height - 0.25, x + 0.15, depth, height + 0.1, m.stone(rng))
-
-
-def _gable(reach: np.ndarray) -> np.ndarray:
-    # Slabs 4 and 5 are y + z and y - z: the roof keeps y + z <= 1 and y - z >= -1.
-    reach[:] = 2.0
-    reach[6 + 4] = 1.0
-    reach[5] = 1.0
-    return reach
-
-
-def _relief(b: Builder, x: float, storey: float, floors: int) -> None:
-    """Recessed-looking windows, doors, cornices, pilasters, balconies on a front."""
-    rng = b.rng
-    trim = m.stone(rng) if rng.random() < 0.6 else m.lacquer(rng)
-    glass = m.material(
-        rng, "paint", m.color(0.58, 0.25, rng.uniform(0.1, 0.35)), specular=0.9, gloss=120
-    )
-    step = rng.uniform(1.6, 3.2)
-    cols = max(int(2 * x / step), 1)
-    w, h = rng.uniform(0.35, 0.6), storey * rng.uniform(0.26, 0.34)
-    arch = rng.random() < 0.3
-    shutters = m.timber(rng) if rng.random() < 0.3 else None
-    balcony = rng.random() < 0.3
-    for row in range(min(floors, 4)):
-        z = (row + 0.55) * storey
-        for col in range(min(cols, 7)):
-            cx = -x + (col + 0.5) * 2 * x / cols
-            door = row == 0 and rng.random() < 0.35
-            low = 0.0 if door else z - h
-            b.box(cx - w - 0.1, -0.09, low - 0.1, cx + w + 0.1, 0, z + h + 0.1, trim)
-            b.box(cx - w, -0.095, low, cx + w, -0.02, z + h, m.timber(rng) if door else glass)
-            if arch:
-                b.rod((cx, -0.09, z + h), (cx, 0.0, z + h), w + 0.08, trim)
-            if not door:
-                b.box(cx - w - 0.15, -0.2, low - 0.16, cx + w + 0.15, 0, low - 0.08, trim)
-                b.box(cx - 0.025, -0.11, low, cx + 0.025, 0, z + h, trim)
-            if shutters is not None and not door:
-                for side in (-1, 1):
-                    b.box(
-                        cx + side * (w + 0.08),
-                        -0.12,
-                        low,
-                        cx + side * (w * 1.9),
-                        -0.06,
-                        z + h,
-                        shutters,
-                    )
-            if balcony and row > 0 and rng.random() < 0.5:
-                b.box(cx - w - 0.3, -0.8, low - 0.2, cx + w + 0.3, 0, low - 0.08, trim)
-                b.box(cx - w - 0.3, -0.8, low + 0.7, cx + w + 0.3, -0.75, low + 0.75, trim)
-                for px in np.linspace(cx - w - 0.28, cx + w + 0.28, 6):
-                    b.box(px - 0.012, -0.79, low - 0.1, px + 0.012, -0.765, low + 0.7, trim)
-        if rng.random() < 0.6:
-            b.box(-x, -0.12, (row + 1) * storey - 0.15, x, 0, (row + 1) * storey, trim)
-    if rng.random() < 0.4:
-        for px in np.linspace(-x + 0.15, x - 0.15, max(cols // 2, 1) + 1):
-            b.box(px - 0.15, -0.15, 0, px + 0.15, 0, storey * floors, trim)
-
-
 def backdrop(b: Builder, low: float, high: float, count: int) -> None:
     """What stands around a place, ``low`` to ``high`` metres away: houses, hedges, trees, hills."""
     rng = b.rng
@@ -244,7 +142,7 @@ def backdrop(b: Builder, low: float, high: float, count: int) -> None:
                 building(b, width, rng.uniform(3, 10), 6, relief=False)
             elif which < 0.5:
                 tall = rng.uniform(1, 3.5)
-                half = (width / 2, rng.uniform(0.4, 1.0), tall / 2)
+                half = np.array([width / 2, rng.uniform(0.4, 1.0), tall / 2])
                 b.crown((0, 0.5, tall / 2), half, m.leaves(rng), 0.7, 0.2)
                 b.hull((0, 0.6, tall * 0.45), (width * 0.48, 0.4, tall * 0.45), m.leaves(rng), 1.7)
             elif which < 0.6:
@@ -255,10 +153,10 @@ def backdrop(b: Builder, low: float, high: float, count: int) -> None:
                     x = rng.uniform(-0.5, 0.5) * width
                     b.cylinder(x, 1, 0, tall * 0.5, 0.12, m.timber(rng))
                     half = rng.uniform(0.2, 0.35, 3) * tall
-                    b.crown((x, 1, tall * 0.65), tuple(half), m.leaves(rng), 0.65, 0.3)
+                    b.crown((x, 1, tall * 0.65), half, m.leaves(rng), 0.65, 0.3)
                     b.ellipsoid((x, 1, tall * 0.65), tuple(half * 0.8), m.leaves(rng))
             elif which < 0.92:
-                grass = m.material(rng, "foliage", m.green(rng), scale=rng.uniform(0.5, 3))
+                grass = m.material(rng, "foliage", c.green(rng), scale=rng.uniform(0.5, 3))
                 b.ellipsoid((0, 8, -2), (width * 0.9, 8, rng.uniform(3, 9)), grass)
 
 

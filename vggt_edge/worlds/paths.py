@@ -19,7 +19,7 @@ NEAREST = 0.25
 
 
 class Cameras(NamedTuple):
-    """The cameras of a scene: poses (S, 3, 4) world_from_camera, focal lengths (S,) in image widths."""
+    """Cameras of a scene: (S, 3, 4) world_from_camera, and (S,) focal lengths in image widths."""
 
     world_from_camera: np.ndarray
     focal: np.ndarray
@@ -82,7 +82,7 @@ def _start(
 def _moved(
     motion: str, k: float, step: float, position: np.ndarray, target: np.ndarray, focal: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Position and target after ``k`` steps of a motion; a step of 1 shows hardly anything again."""
+    """Position and target after ``k`` steps of a motion; a step of 1 leaves little in common."""
     gaze = target - position
     depth = float(np.linalg.norm(gaze))
     forward = gaze / depth

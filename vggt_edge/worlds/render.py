@@ -34,7 +34,8 @@ def pack_solids(builders: Sequence[Builder], device: torch.device) -> Solids:
             frame[i] = row[1] / half[i][:, None]
             bound[i] = solid_bounds(row)
     arrays = (frame, center, half, bound, kind, extra, material, shadow)
-    return Solids(*(torch.from_numpy(a).to(device) for a in arrays), count=count)
+    tensors = [torch.from_numpy(array).to(device) for array in arrays]
+    return Solids._make([*tensors, count])
 
 
 def pack_lights(builders: Sequence[Builder], device: torch.device) -> Lights:

@@ -32,7 +32,7 @@ HULL_SLABS = ((0, 1, 1.0), (0, 1, -1.0), (0, 2, 1.0), (0, 2, -1.0), (1, 2, 1.0),
 
 
 class Solids(NamedTuple):
-    """The solids of a batch of scenes, ``count`` to a scene, N = scenes x count in all.
+    """The solids of a batch of scenes, ``per_scene`` to a scene, N = scenes x per_scene in all.
 
     Fields
         frame     (N, 3, 3) normalised coordinates from world directions.
@@ -44,7 +44,7 @@ class Solids(NamedTuple):
                   frequency, seed.
         material  (N, M), see ``materials``.
         shadow    (N,) bool: whether it blocks light.
-        count     rows a scene.
+        per_scene rows a scene.
     """
 
     frame: Tensor
@@ -55,7 +55,7 @@ class Solids(NamedTuple):
     extra: Tensor
     material: Tensor
     shadow: Tensor
-    count: int
+    per_scene: int
 
 
 def _box(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:

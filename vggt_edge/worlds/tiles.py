@@ -2,7 +2,7 @@
 
 A view is cut into tiles. For camera rays a solid is tried only in tiles that its projected box
 overlaps; for shadow rays only where the sweep of the tile's points towards the light touches its
-box. What is left is a short list of (tile, solid) pairs, worked through in chunks that stay in cache.
+box. What is left is a short list of (tile, solid) pairs, worked through in chunks that fit caches.
 """
 
 from __future__ import annotations
@@ -53,8 +53,13 @@ class Grid(NamedTuple):
 
     def views(self, start: int, end: int) -> Grid:
         """The tiling of some of the views."""
-        some = (x[start:end] for x in (self.scene, self.center, self.rotation, self.focal))
-        return Grid(*some, self.height, self.width)
+        some = slice(start, end)
+        return self._replace(
+            scene=self.scene[some],
+            center=self.center[some],
+            rotation=self.rotation[some],
+            focal=self.focal[some],
+        )
 
     def to_image(self, tiles: Tensor) -> Tensor:
         """(..., V * Q, 64) values in tiles to (..., V, height, width) pictures."""
@@ -99,10 +104,10 @@ def _corners(solids: Solids) -> Tensor:
 
 
 def _seen(grid: Grid, solids: Solids) -> Tensor:
-    """(V, Q, count) bool: whether a solid's box may show in a tile."""
-    corners = _corners(solids).view(-1, solids.count * 8, 3)[grid.scene]
+    """(V, Q, per_scene) bool: whether a solid's box may show in a tile."""
+    corners = _corners(solids).view(-1, solids.per_scene * 8, 3)[grid.scene]
     camera = (corners - grid.center[:, None]) @ grid.rotation
-    camera = camera.view(len(grid.scene), solids.count, 8, 3)
+    camera = camera.view(len(grid.scene), solids.per_scene, 8, 3)
     a, b = (torch.tensor(ends, device=camera.device) for ends in zip(*_EDGES, strict=True))
     start, end = camera[:, :, a], camera[:, :, b]
     # Clip the twelve edges to the near plane, then take the bounds of what is left.
@@ -126,15 +131,15 @@ def _seen(grid: Grid, solids: Solids) -> Tensor:
     in_row = (low[:, None, :, 1] <= first_row[:, None] + TILE - 1) & (
         high[:, None, :, 1] >= first_row[:, None]
     )
-    used = (solids.half[:, 0] > 0).view(-1, solids.count)[grid.scene]
+    used = (solids.half[:, 0] > 0).view(-1, solids.per_scene)[grid.scene]
     return ((in_row[:, :, None] & in_col[:, None]) & used[:, None, None]).flatten(1, 2)
 
 
 def _pairs(mask: Tensor, grid: Grid, solids: Solids) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The set entries of (V, Q, count) as chunks of (kind, tiles, solids) of one kind each."""
+    """The set entries of (V, Q, per_scene) as chunks of (kind, tiles, solids) of one kind each."""
     view, tile, local = mask.nonzero(as_tuple=True)
     tile = view * mask.shape[1] + tile
-    solid = grid.scene[view] * solids.count + local
+    solid = grid.scene[view] * solids.per_scene + local
     kind = solids.kind[solid]
     chunk = _CHUNK_PAIRS.get(mask.device.type, _MANY_PAIRS)
     for value in torch.unique(solids.kind).tolist():
@@ -156,7 +161,7 @@ def first_hits(
     offset = torch.arange(TILE, device=device, dtype=torch.float32)
     steps = torch.stack([offset.repeat(TILE) + shift[0], offset.repeat_interleave(TILE) + shift[1]])
     tiles_per_view = grid.rows * grid.cols
-    # Depth and row share a 64-bit key: positive floats order as their bits, so one scatter finds both.
+    # Depth and row share a 64-bit key: positive floats order as their bits do.
     best = torch.full(
         (len(grid.scene) * tiles_per_view, TILE * TILE), 1 << 62, dtype=torch.int64, device=device
     )
@@ -217,12 +222,12 @@ def blocked(
     way = torch.where(is_sun, target * _SUN_STEP, target - start)
 
     # A tile's points sweep a tube towards the light: a ray against boxes grown by its radius.
-    rotation = (solids.frame * solids.half[..., None]).view(-1, solids.count, 3, 3)[grid.scene]
-    center = solids.center.view(-1, solids.count, 3)[grid.scene]
-    bound = solids.bound.view(-1, solids.count, 3)[grid.scene]
+    rotation = (solids.frame * solids.half[..., None]).view(-1, solids.per_scene, 3, 3)[grid.scene]
+    center = solids.center.view(-1, solids.per_scene, 3)[grid.scene]
+    bound = solids.bound.view(-1, solids.per_scene, 3)[grid.scene]
     moved = (rotation @ center[..., None]).squeeze(-1)
     start, way = start.view(views, tiles, 3), way.view(views, tiles, 3)
-    near = torch.full((views, tiles, solids.count), -FAR, device=points.device)
+    near = torch.full((views, tiles, solids.per_scene), -FAR, device=points.device)
     far = -near
     for axis in range(3):
         turn = rotation[:, :, axis].transpose(1, 2)
@@ -231,7 +236,7 @@ def blocked(
         reach = (bound[:, None, :, axis] + radius.view(views, tiles, 1)) * inverse.abs()
         near = torch.maximum(near, o * -inverse - reach)
         far = torch.minimum(far, reach - o * inverse)
-    casts = (solids.shadow & (solids.half[:, 0] > 0)).view(-1, 1, solids.count)[grid.scene]
+    casts = (solids.shadow & (solids.half[:, 0] > 0)).view(-1, 1, solids.per_scene)[grid.scene]
     some = wanted.any(1).view(views, tiles, 1)
     limit = torch.where(is_sun, FAR, 1.0).view(views, tiles, 1)
     mask = (near <= far) & (far > 0) & (near < limit) & casts & some
