@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 HEADS = ("camera", "depth", "point", "track")
@@ -38,11 +38,21 @@ class VGGTConfig:
     def __post_init__(self) -> None:
         for name in ("taps", "dense_channels", "heads"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for field in fields(self):
+            if field.name == "heads":
+                continue
+            value = getattr(self, field.name)
+            lowest = 0 if field.name in ("taps", "registers") else 1
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is not int or number < lowest:
+                    raise ValueError(
+                        f"{field.name} must be whole numbers from {lowest}, got {value!r}"
+                    )
         if unknown := set(self.heads) - set(HEADS):
             raise ValueError(f"unknown heads {sorted(unknown)}; known: {', '.join(HEADS)}")
         if len(self.taps) != 4 or len(self.dense_channels) != 4:
             raise ValueError("taps and dense_channels need four entries each")
-        if list(self.taps) != sorted(set(self.taps)) or not 0 <= self.taps[0] <= self.taps[-1]:
+        if list(self.taps) != sorted(set(self.taps)):
             raise ValueError(f"taps must be increasing block indices, got {self.taps}")
         if self.taps[-1] != self.depth - 1:
             raise ValueError(
