@@ -72,13 +72,19 @@ def _scene(
     return builder, rng
 
 
+def _camera_seeds(rng: np.random.Generator, views: int) -> tuple[list[int], list[int]]:
+    """Seeds of views and of their cameras: mostly one camera a scene, sometimes one a view."""
+    own = [int(s) for s in rng.integers(1 << 31, size=views)]
+    return own, (own if rng.random() < 0.15 else [own[0]] * views)
+
+
 def _photograph(
     builders: Sequence[Builder],
     cameras: Sequence[Cameras],
     height: int,
     width: int,
     device: torch.device,
-    seeds: Sequence[int] | None,
+    seeds: tuple[Sequence[int], Sequence[int]] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pictures, depth, intrinsics and camera_from_world of all views, flat."""
     grid = pack_grid(cameras, height, width, device)
@@ -91,7 +97,7 @@ def _photograph(
     radiance, depth = (torch.cat(column) for column in zip(*parts, strict=True))
     images = develop(radiance, depth, grid.scene, len(builders))
     if seeds is not None:
-        images = photograph(images, seeds)
+        images = photograph(images, *seeds)
     rotation = grid.rotation.transpose(1, 2)
     pose = torch.cat([rotation, -(rotation @ grid.center[..., None])], -1)
     intrinsics = torch.zeros(len(pose), 3, 3, device=device)
@@ -140,7 +146,8 @@ def render(
             indices = range(start, min(start + chunk, first + scenes))
             pairs = [_scene(seed, i, kinds) for i in indices]
             cameras = [sample_views(b, rng, views, overlap) for b, rng in pairs]
-            seeds = [int(rng.integers(1 << 31)) for _, rng in pairs for _ in range(views)]
+            drawn = [_camera_seeds(rng, views) for _, rng in pairs]
+            seeds = [s for own, _ in drawn for s in own], [s for _, owner in drawn for s in owner]
             parts.append(
                 _photograph(
                     [b for b, _ in pairs],
@@ -177,7 +184,7 @@ def walk(
     """
     builder, rng = _scene(seed, 0, (kind,))
     cameras = sample_walk(builder, rng, views, stride)
-    seeds = [int(s) for s in rng.integers(1 << 31, size=views)] if augment else None
+    seeds = _camera_seeds(rng, views) if augment else None
     with torch.inference_mode():
         part = _photograph([builder], [cameras], height, width, torch.device(device), seeds)
         return _batch([part], 1, views)

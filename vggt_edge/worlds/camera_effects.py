@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,54 +51,80 @@ def quantise(images: Tensor, strength: Tensor) -> Tensor:
     return result[:, :, :height, :width].clamp(0, 1)
 
 
-def photograph(images: Tensor, seeds: Sequence[int]) -> Tensor:
+class _Camera(NamedTuple):
+    """How one camera renders what it sees; ``trim`` is what its automatics change view by view."""
+
+    gain: np.ndarray
+    gamma: float
+    contrast: float
+    saturation: float
+    vignette: float
+    noise: float
+    jpeg: float
+    sharpness: float
+    trim: float
+
+    @staticmethod
+    def draw(seed: int) -> _Camera:
+        r = np.random.default_rng(seed)
+        return _Camera(
+            gain=np.exp(r.normal(0, [0.05, 0.02, 0.07]) + r.normal(0, 0.13)),
+            gamma=float(np.exp(r.normal(0, 0.13))),
+            contrast=float(np.exp(r.normal(0, 0.1))),
+            saturation=r.uniform(0, 0.2) if r.random() < 0.04 else r.normal(1.0, 0.16),
+            vignette=max(r.normal(0.03, 0.08), 0),
+            noise=r.exponential(0.008),
+            jpeg=float(np.exp(r.uniform(-3.5, 0.4))) if r.random() < 0.55 else 0.0,
+            sharpness=r.uniform(0.35, 0.9) if r.random() < 0.5 else 0.2,
+            trim=r.exponential(0.05),
+        )
+
+
+def photograph(images: Tensor, seeds: Sequence[int], cameras: Sequence[int]) -> Tensor:
     """Pictures (V, 3, H, W) in [0, 1] as cameras of different quality would have taken them.
 
-    ``seeds`` holds one number a view; the same number gives the same camera and the same noise.
+    Args:
+        images: the pictures.
+        seeds: one number a view, for what differs from view to view: exposure, shake, noise.
+        cameras: one number a view, for what stays: views with the same number share a camera.
     """
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
     device = images.device
+    owners = [_Camera.draw(camera) for camera in cameras]
     draws = [np.random.default_rng(seed) for seed in seeds]
 
     def per_view(values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32).to(device).view(-1, 1, 1, 1)
 
-    x = _blur(images, draws)
-    gain = (
-        torch.from_numpy(np.exp([r.normal(0, [0.05, 0.02, 0.06]) for r in draws]))
-        .float()
-        .to(device)
-    )
-    x = x * gain[:, :, None, None] * per_view([np.exp(r.normal(0, 0.16)) for r in draws])
-    x = x.clamp(1e-4, 1) ** per_view([np.exp(r.normal(0, 0.12)) for r in draws])
-    x = (x - 0.45) * per_view([np.exp(r.normal(0, 0.1)) for r in draws]) + 0.45
+    x = _blur(images, draws, [camera.sharpness for camera in owners])
+    gains = [
+        camera.gain * np.exp(r.normal(0, camera.trim) + r.normal(0, 0.25 * camera.trim, 3))
+        for camera, r in zip(owners, draws, strict=True)
+    ]
+    x = x * torch.from_numpy(np.stack(gains)).float().to(device)[:, :, None, None]
+    x = x.clamp(1e-4, 1) ** per_view([camera.gamma for camera in owners])
+    x = (x - 0.45) * per_view([camera.contrast for camera in owners]) + 0.45
     grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * per_view(
-        [r.uniform(0.0, 0.2) if r.random() < 0.04 else r.normal(1.0, 0.15) for r in draws]
-    )
-    v, u = torch.meshgrid(
-        torch.linspace(-1, 1, height, device=device),
-        torch.linspace(-1, 1, width, device=device),
-        indexing="ij",
-    )
-    x = x * (1 - per_view([max(r.normal(0.03, 0.08), 0) for r in draws]) * (u * u + v * v))
+    x = grey + (x - grey) * per_view([camera.saturation for camera in owners])
+    v = torch.linspace(-1, 1, height, device=device)[:, None]
+    u = torch.linspace(-1, 1, width, device=device)
+    x = x * (1 - per_view([camera.vignette for camera in owners]) * (u * u + v * v))
     noise = torch.stack(
         [
             torch.randn(3, height, width, generator=torch.Generator().manual_seed(seed))
             for seed in seeds
         ]
-    ).to(device)
-    x = x + noise * per_view([r.exponential(0.008) for r in draws])
-    strength = [np.exp(r.uniform(-3.5, 0.4)) if r.random() < 0.55 else 0.0 for r in draws]
-    return quantise(x.clamp(0, 1), torch.tensor(strength).float().to(device))
+    )
+    x = x + noise.to(device) * per_view([camera.noise for camera in owners])
+    jpeg = torch.tensor([camera.jpeg for camera in owners], dtype=torch.float32)
+    return quantise(x.clamp(0, 1), jpeg.to(device))
 
 
-def _blur(images: Tensor, draws: list[np.random.Generator]) -> Tensor:
-    """Lens or motion blur of half the views, by a 5 x 5 kernel each."""
+def _blur(images: Tensor, draws: list[np.random.Generator], sharpness: list[float]) -> Tensor:
+    """The lens's blur, and some views' motion blur, by a 5 x 5 kernel each."""
     offsets = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3), indexing="xy"), -1)
     kernels = []
-    for r in draws:
-        sigma = r.uniform(0.35, 0.9) if r.random() < 0.5 else 0.2
+    for r, sigma in zip(draws, sharpness, strict=True):
         spread = np.array([sigma, sigma])
         if r.random() < 0.12:
             spread[0] = r.uniform(0.8, 1.6)

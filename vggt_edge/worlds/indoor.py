@@ -304,7 +304,7 @@ def table(b: Builder) -> None:
     b.box(-w, -d, -0.04, w, d, 0, top)
     if rng.random() < 0.3:
         b.box(-w * 0.7, -d * 0.6, 0, w * 0.7, d * 0.6, 0.004, m.fabric(rng))
-    f.heap(b, min(w, d) * 0.85, int(rng.integers(5, 22)), 0.05, rng.choice([0.2, 0.35]))
+    f.heap(b, min(w, d) * 0.85, int(rng.integers(5, 22)), 0.07, rng.choice([0.22, 0.4]))
     if rng.random() < 0.4:
         with b.placed(0, d * 0.7):
             f.heap(b, 0.3, 3, 0.2, 0.4)

@@ -192,7 +192,7 @@ def timber(rng: np.random.Generator) -> Material:
         base,
         near(rng, base, 0.45),
         scale=rng.uniform(0.03, 0.12),
-        specular=rng.uniform(0, 0.35),
+        specular=rng.uniform(0, 0.2),
         gloss=rng.uniform(10, 80),
         angle=rng.choice([0.0, np.pi / 2]),
     )

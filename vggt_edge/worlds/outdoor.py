@@ -202,8 +202,8 @@ def street(b: Builder) -> None:
         targets.append(np.array([rng.uniform(-12, 12), rng.uniform(-0.7, 0.7) * half, 1.3]))
     _daylight(b, rng.choice([0.0, 0.0, 0.004, 0.015]))
     b.interest = Interest(
-        low=np.array([-14.0, -half + 0.4, 1.2]),
-        high=np.array([14.0, half - 0.4, 2.2]),
+        low=np.array([-14.0, 1.3 - half, 1.2]),
+        high=np.array([14.0, half - 1.3, 2.2]),
         targets=targets,
         distance=(3.0, 14.0),
     )
@@ -318,7 +318,7 @@ def facade(b: Builder) -> None:
     ]
     b.interest = Interest(
         low=np.array([-width * 0.7, -14.0, 0.6]),
-        high=np.array([width * 0.7, -1.2, 2.5]),
+        high=np.array([width * 0.7, -1.8, 2.5]),
         targets=targets,
         distance=(2.0, 10.0),
     )

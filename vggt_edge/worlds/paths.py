@@ -188,14 +188,19 @@ def sample_walk(builder: Builder, rng: np.random.Generator, views: int, stride: 
             new = new_position, new_target
         if not _free(boxes, interest, position, new[0]):
             continue
-        if np.linalg.norm(new[1] - new[0]) < 0.5:
+        if not _good(boxes, interest, look_at(*new), focal):
             continue
         walked += float(np.linalg.norm(new[0] - position))
         stops.append(new)
     positions, targets = (np.stack(column) for column in zip(*stops, strict=True))
-    path, gaze = _smooth(positions), _smooth(targets)
+    # Angles, not targets, are blended: half-way between two walls lies one's own feet.
+    gaze = targets - positions
+    azimuth = np.unwrap(np.arctan2(gaze[:, 1], gaze[:, 0]))
+    height = np.arctan2(gaze[:, 2], np.hypot(gaze[:, 0], gaze[:, 1]))
+    path, (azimuth, height) = _smooth(positions), _smooth(np.stack([azimuth, height], 1)).T
+    level = np.cos(height)
+    forward = np.stack([np.cos(azimuth) * level, np.sin(azimuth) * level, np.sin(height)], 1)
     # Equal steps of a mixed length, so that a turn on the spot takes as long as a walk around it.
-    forward = (gaze - path) / np.linalg.norm(gaze - path, axis=1, keepdims=True)
     moved = np.linalg.norm(np.diff(path, axis=0), axis=1)
     turned = np.linalg.norm(np.diff(forward, axis=0), axis=1)
     at = np.concatenate([[0.0], np.cumsum(moved + 0.5 * turned)])
