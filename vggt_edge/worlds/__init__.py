@@ -127,7 +127,9 @@ def render(
         views: how many views a scene.
         height, width: of every view, pixels.
         kinds: which of ``KINDS`` to draw from; None for all, in natural proportions.
-        overlap: how much neighbouring views see in common, in (0, 1]: 1 for tiny baselines.
+        overlap: how much neighbouring views see in common, in (0, 1]: 1 for tiny baselines. It
+            sets the step of the camera; walls in its way make the true share larger, and a
+            third of the sets come in no order.
         device: where to render.
         augment: whether to add what cameras do: exposure, white balance, noise, blur, JPEG.
         first: number of the first scene: ``render(s, 1, ..., first=i)`` is scene i of

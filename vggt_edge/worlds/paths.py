@@ -113,7 +113,7 @@ def sample_views(builder: Builder, rng: np.random.Generator, views: int, overlap
     position, target = _start(boxes, interest, rng, focal)
     weights = [0.6, 0.15, 0.1, 0.0, 0.15] if interest.orbit else [0.28, 0.25, 0.12, 0.12, 0.23]
     motion = str(rng.choice(["orbit", "slide", "dolly", "pan", "scatter"], p=weights))
-    step = (1 - overlap) * rng.uniform(0.7, 1.15)
+    step = (1 - overlap) * rng.uniform(0.9, 1.6)
     direction = rng.choice([-1.0, 1.0])
     climb = rng.normal(0, 0.12) * step
     depth = float(np.linalg.norm(target - position))
