@@ -127,16 +127,19 @@ def fit_similarity(
         with_scale: fit the scale too; otherwise a rigid transform.
 
     Raises:
-        ValueError: with fewer than three points, or all of them in one place.
+        ValueError: with fewer than three points, all of them in one place, or no positive weight.
     """
     if len(source) < 3:
         raise ValueError(f"fit_similarity needs at least 3 points, got {len(source)}")
     w = np.ones(len(source)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not w.sum() > 0:
+        raise ValueError("fit_similarity needs weights of which some are positive")
     w = w / w.sum()
     source_mean, target_mean = w @ source, w @ target
     a, b = source - source_mean, target - target_mean
     variance = float(w @ np.sum(a * a, axis=-1))
-    if variance <= 1e-24:
+    # Against the points' own size: far from the origin, rounding spreads even equal points.
+    if variance <= 1e-24 * float(w @ np.sum(np.square(source, dtype=np.float64), axis=-1)):
         raise ValueError("fit_similarity needs points that are not all in one place")
     u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
     sign = np.ones(3)

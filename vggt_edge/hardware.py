@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import functools
+import math
+import sys
 from pathlib import Path
 
 import psutil
@@ -10,6 +14,7 @@ import torch
 
 from .errors import InputError
 
+CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -27,6 +32,8 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"unknown device {device!r}: use auto, cpu, cuda or mps") from error
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device {chosen.type}: use auto, cpu, cuda or mps")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda: this torch sees no CUDA GPU; use --device cpu")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
@@ -53,6 +60,8 @@ def pick_dtype(
         InputError: on an unknown name.
     """
     if isinstance(dtype, torch.dtype):
+        if dtype not in (*DTYPES.values(), torch.float64):
+            raise InputError(f"dtype {dtype}: use auto, {', '.join(DTYPES)}")
         return dtype
     if dtype in DTYPES:
         return DTYPES[dtype]
@@ -70,11 +79,35 @@ def available_memory(device: torch.device) -> int:
     """Bytes that can be allocated on a device before trouble starts."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    available = int(psutil.virtual_memory().available)
-    # A container's limit is smaller than the host's memory.
-    for name, used in (("memory.max", "memory.current"),):
-        limit = Path("/sys/fs/cgroup") / name
-        if limit.exists() and (text := limit.read_text().strip()).isdigit():
-            current = Path("/sys/fs/cgroup") / used
-            available = min(available, int(text) - int(current.read_text()))
-    return available
+    return int(min(psutil.virtual_memory().available, _left_in_container(CGROUP)))
+
+
+def _left_in_container(group: Path) -> float:
+    """Bytes below a container's limit, which is smaller than the host's memory; inf without one."""
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except OSError:
+        return math.inf
+    if limit == "max":
+        return math.inf
+    # Files that were read once count as used, but give way to whoever needs the memory.
+    return int(limit) - used + int(parts["inactive_file"])
+
+
+def keep_heap() -> None:
+    """Let glibc keep freed memory instead of handing it back page by page.
+
+    Every tensor above 128 kB is otherwise mapped anew and its pages are faulted in again, which
+    made training steps here up to eight times slower (docs/LOG.md). For programs, not for
+    libraries: the setting holds for the whole process. Elsewhere than on glibc it does nothing.
+    """
+    name = ctypes.util.find_library("c") if sys.platform == "linux" else None
+    libc = ctypes.CDLL(name) if name else None
+    if libc is None or not hasattr(libc, "gnu_get_libc_version"):
+        return
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    libc.mallopt(m_mmap_threshold, 1 << 30)
+    libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+    libc.mallopt(m_top_pad, 64 << 20)

@@ -75,6 +75,11 @@ def pose_auc(rotation: np.ndarray, translation: np.ndarray, threshold: float = 3
 
     A pair is right at t when both errors are below t. The area is exact: the mean of
     ``max(0, 1 - error / threshold)``.
+
+    Raises:
+        ValueError: without any pair.
     """
+    if not len(rotation):
+        raise ValueError("pose_auc needs at least one pair of views")
     worst = np.maximum(rotation, translation)
     return float(np.mean(np.maximum(0.0, 1.0 - worst / threshold)))

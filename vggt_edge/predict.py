@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -98,6 +99,8 @@ def predict(
     if absent := [head for head in wanted if head not in config.heads or head == "track"]:
         known = ", ".join(h for h in config.heads if h != "track")
         raise InputError(f"the model cannot predict {', '.join(absent)}; it has {known}")
+    if not len(views):
+        raise InputError("no views to predict from")
     height, width = views.size
     if height % config.patch_size or width % config.patch_size:
         raise InputError(
@@ -105,7 +108,13 @@ def predict(
             "read them with read_views"
         )
     parameter = next(model.parameters())
-    memory.require(config, len(views), views.size, parameter.element_size(), parameter.device)
+    memory.require(
+        replace(config, heads=wanted),
+        len(views),
+        views.size,
+        parameter.element_size(),
+        parameter.device,
+    )
     chunk = memory.aggregator_chunk(config, height, width)
     steps = -(-len(views) // chunk) * (config.encoder_depth + 2 * config.depth)
     images = to_tensor(views, model)
