@@ -57,7 +57,7 @@ def test_chunked_block_equals_block(views, rows, cols, chunk):
     layout = TokenLayout(views, 5, rows, cols)
     x = torch.randn(2, views, layout.per_view, 32)
     tables = rotary_tables(layout, 8)
-    assert torch.allclose(block.forward_chunked(x, tables, chunk), block(x, tables), atol=1e-5)
+    assert torch.allclose(block(x, tables, chunk), block(x, tables), atol=1e-5)
 
 
 def test_rotary_positions_are_relative():

@@ -78,11 +78,7 @@ class Aggregator(nn.Module):
         taps = []
         for index in range(self.config.depth):
             frame = self._frame(self.frame_blocks[index], tokens, tables, chunk)
-            block = self.global_blocks[index]
-            if chunk is None:
-                tokens = block(frame, tables)
-            else:
-                tokens = block.forward_chunked(frame, tables, chunk)
+            tokens = self.global_blocks[index](frame, tables, chunk)
             if index in self.config.taps:
                 taps.append(Tap(frame, tokens))
         return taps

@@ -96,16 +96,20 @@ class Block(nn.Module):
         self.mlp = Mlp(width, 4 * width)
         self.ls2 = LayerScale(width, scale)
 
-    def forward(self, x: Tensor, tables: Tables | None = None) -> Tensor:
-        """(B, V, P, width) to the same; the V views of a row attend to each other."""
+    def forward(self, x: Tensor, tables: Tables | None = None, chunk: int | None = None) -> Tensor:
+        """(B, V, P, width) to the same; the V views of a row attend to each other.
+
+        With ``chunk``, never more than so many views are in flight (inference only).
+        """
+        if chunk is not None and chunk < x.shape[1]:
+            return self._chunked(x, tables, chunk)
         x = x + self.ls1(self.attn(self.norm1(x), tables))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-    def forward_chunked(self, x: Tensor, tables: Tables | None, views: int) -> Tensor:
-        """``forward`` with never more than ``views`` views in flight, for inference.
+    def _chunked(self, x: Tensor, tables: Tables | None, views: int) -> Tensor:
+        """Hold, beyond input and output, only the keys and values of all views.
 
-        Beyond input and output only the keys and values of all views are held: the output buffer
-        carries the queries until the result of their chunk replaces them.
+        The output buffer carries the queries until the result of their chunk replaces them.
         """
         batch, count, per_view, width = x.shape
         head = width // self.attn.heads

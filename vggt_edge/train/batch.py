@@ -62,7 +62,7 @@ def camera_points(depth: Tensor, intrinsics: Tensor) -> Tensor:
 
 
 def regroup(world: WorldBatch, groups: int) -> WorldBatch:
-    """(B, groups * S, ...) views of B worlds as (B * groups, S, ...): each stretch a scene of its own."""
+    """(B, groups * S, ...) views to (B * groups, S, ...): each stretch a scene of its own."""
     return WorldBatch(*(t.unflatten(1, (groups, -1)).flatten(0, 1) for t in world))
 
 

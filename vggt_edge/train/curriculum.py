@@ -19,6 +19,7 @@ class Stage:
         steps      how many optimiser steps it lasts.
         views      views per scene to draw from.
         pixels     target number of pixels per view to draw from; the aspect ratio is drawn freely.
+        budget     pixels per step over all views of all scenes.
         overlap    range of the share consecutive views see in common.
         camera     share of the camera's gradient at the taps, the depth's being 1.
     """
@@ -26,17 +27,18 @@ class Stage:
     steps: int
     views: tuple[int, ...]
     pixels: tuple[int, ...]
+    budget: int
     overlap: tuple[float, float]
     camera: float
 
 
 CURRICULUM = (
-    Stage(800, (1,), (112**2,), (0.9, 1.0), 0.1),
-    Stage(1500, (2,), (112**2,), (0.8, 0.95), 0.5),
-    Stage(2500, (2, 3, 4), (112**2,), (0.6, 0.95), 0.7),
-    Stage(6000, (1, 2, 3, 4, 6), (112**2, 140**2), (0.4, 0.95), 0.7),
-    Stage(20000, (1, 2, 3, 4, 6, 8), (112**2, 140**2, 168**2), (0.3, 0.95), 0.7),
-    Stage(10**9, (1, 2, 3, 4, 6, 8, 12), (112**2, 168**2, 224**2), (0.25, 0.95), 0.7),
+    Stage(600, (1,), (84**2,), 24 * 84**2, (0.8, 1.0), 0.1),
+    Stage(1400, (2,), (84**2,), 24 * 84**2, (0.7, 0.95), 0.5),
+    Stage(3000, (2, 2, 3, 4), (84**2, 112**2), 24 * 98**2, (0.5, 0.95), 0.7),
+    Stage(6000, (1, 2, 3, 4, 6), (112**2, 140**2), 24 * 112**2, (0.3, 0.95), 0.7),
+    Stage(20000, (1, 2, 3, 4, 6, 8), (112**2, 140**2, 168**2), 24 * 112**2, (0.2, 0.9), 0.7),
+    Stage(10**9, (1, 2, 3, 4, 6, 8, 12), (112**2, 168**2, 224**2), 36 * 112**2, (0.1, 0.9), 0.7),
 )
 
 PHOTOGRAPHS = 4
@@ -71,15 +73,19 @@ def stage_at(step: int, curriculum: tuple[Stage, ...] = CURRICULUM) -> Stage:
 
 
 def draw(
-    step: int, budget: int, patch: int, seed: int, curriculum: tuple[Stage, ...] = CURRICULUM
+    step: int,
+    patch: int,
+    seed: int,
+    scale: float = 1.0,
+    curriculum: tuple[Stage, ...] = CURRICULUM,
 ) -> Draw:
     """The batch of one step, a pure function of (step, seed), which makes resuming exact.
 
     Args:
         step: optimiser step.
-        budget: pixels of all views of all scenes, which holds a step's cost about constant.
         patch: sizes are multiples of it.
         seed: of the run.
+        scale: factor on the stage's budget.
     """
     rng = np.random.default_rng([seed, step])
     stage = stage_at(step, curriculum)
@@ -89,7 +95,7 @@ def draw(
     width = max(patch, round((pixels * aspect) ** 0.5 / patch) * patch)
     views = int(rng.choice(stage.views))
     groups = max(1, PHOTOGRAPHS // views)
-    worlds = max(1, round(budget / (groups * views * height * width)))
+    worlds = max(1, round(scale * stage.budget / (groups * views * height * width)))
     return Draw(
         seed=int(rng.integers(2**40)),
         worlds=worlds,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import MissingExtraError
+from ..outputs.files import replacing
 
 PANELS = (
     ("loss", ("depth", "camera", "point")),
@@ -14,17 +16,27 @@ PANELS = (
 )
 
 
+def check() -> None:
+    """Say before a run of hours that its curves could not be drawn.
+
+    Raises:
+        MissingExtraError: without matplotlib.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "train", "plotting training curves")
+
+
 def plot(log: Path, path: Path) -> Path:
     """Draw losses and validation scores of a ``log.jsonl`` against steps.
 
     Raises:
         MissingExtraError: without matplotlib.
+        OutputError: the picture cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "train", "plotting training curves") from error
+    check()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,5 +49,6 @@ def plot(log: Path, path: Path) -> Path:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,11 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoint import PICKLE_ERRORS, refusal
+from ..errors import OutputError
 from ..model.aggregator import Tap
+from ..model.config import VGGTConfig
 from ..model.vggt import VGGT
-from ..worlds import render
-from .batch import Batch, make_batch, regroup
-from .curriculum import CURRICULUM, Stage, draw
+from ..outputs.files import replacing
+from ..worlds import WorldBatch
+from .batch import Batch, make_batch
+from .curriculum import CURRICULUM, Draw, Stage, draw, stage_at
+from .feed import Feed
 from .losses import balanced_gradients, losses
 from .validate import Score, validate
 
@@ -30,14 +35,14 @@ class TrainConfig:
 
     Fields
         steps            optimiser steps in all; the learning rate decays over the last ``decay``.
-        budget           pixels per step over all views of all scenes.
+        batch            factor on the curriculum's pixels per step.
         learning_rate    peak, reached after ``warmup`` steps and then held (WSD schedule).
         ema              decay of the running mean of the weights, which is what is shipped.
         every            steps between validations and checkpoints.
     """
 
     steps: int = 100_000
-    budget: int = 24 * 112 * 112
+    batch: float = 1.0
     learning_rate: float = 6e-4
     warmup: int = 300
     decay: int = 10_000
@@ -138,31 +143,19 @@ class Trainer:
         torch.autograd.backward(ends, balanced_gradients(gradients, self.norms, shares))
         return values
 
-    def train_step(self) -> dict[str, float]:
-        """One optimiser step on the batch that belongs to ``self.step``."""
-        plan = draw(
-            self.step,
-            self.config.budget,
-            self.model.config.patch_size,
-            self.config.seed,
-            self.curriculum,
-        )
-        world = render(
-            plan.seed,
-            plan.worlds,
-            plan.groups * plan.views,
-            plan.height,
-            plan.width,
-            overlap=plan.overlap,
-            device=self.device,
-        )
+    def plan(self, step: int) -> Draw:
+        """What is drawn at a step."""
+        patch, config = self.model.config.patch_size, self.config
+        return draw(step, patch, config.seed, config.batch, self.curriculum)
+
+    def train_step(self, world: WorldBatch) -> dict[str, float]:
+        """One optimiser step on the worlds that belong to ``self.step``."""
         rate = learning_rate(self.step, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
-        values = self.backward(
-            make_batch(regroup(world, plan.groups)), {"camera": plan.camera, "depth": 1.0, "point": 1.0}
-        )
+        camera = stage_at(self.step, self.curriculum).camera
+        values = self.backward(make_batch(world), {"camera": camera, "depth": 1.0, "point": 1.0})
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if not math.isfinite(float(norm)):
             raise FloatingPointError(f"gradient of step {self.step} is not finite")
@@ -174,15 +167,44 @@ class Trainer:
             for mean, live in zip(self.mean.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(live, 1 - decay)
         self.step += 1
-        values.update(norm=float(norm), rate=rate, images=plan.worlds * plan.groups * plan.views)
+        values.update(
+            norm=float(norm), rate=rate, images=world.depth.shape[0] * world.depth.shape[1]
+        )
         return values
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
     """Write everything, whole or not at all."""
-    temporary = path.with_suffix(".part")
-    torch.save(trainer.state(), temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        try:
+            torch.save(trainer.state(), temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            reason = str(error).partition("\n")[0]
+            raise OutputError(f"cannot write {path}: {reason}; free some space") from error
+
+
+def resume(trainer: Trainer, path: Path) -> None:
+    """Go on from a checkpoint of an earlier run.
+
+    Raises:
+        CheckpointError: a damaged checkpoint, or one of another network.
+    """
+    try:
+        state = torch.load(path, map_location=trainer.device, weights_only=True)
+        config = VGGTConfig.from_dict(state["model_config"])
+    except (pickle.UnpicklingError, *PICKLE_ERRORS) as error:
+        raise refusal(path, "no checkpoint of a training run; use another folder") from error
+    if config != trainer.model.config:
+        raise refusal(path, "is of another network; use its --preset, or another folder")
+    trainer.load_state(state)
+
+
+def summary(row: dict[str, Any]) -> str:
+    """One line of the log for people; the baseline's scores in brackets."""
+    return (
+        "step {step}  depth {depth:.3f}  camera {camera:.3f}  {views_per_second:.0f} views/s  "
+        "AbsRel {abs_rel:.3f} ({baseline_abs_rel:.3f})  AUC@30 {auc30:.3f} ({baseline_auc30:.3f})"
+    ).format(**row)
 
 
 def run(
@@ -198,37 +220,38 @@ def run(
 
     Returns:
         path of the last checkpoint.
+
+    Raises:
+        CheckpointError: the folder holds a checkpoint that cannot be gone on from.
+        OutputError: a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
-        trainer.load_state(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+        resume(trainer, checkpoint)
         report(f"resumed at step {trainer.step}")
     begin = mark = time.monotonic()
     window: list[dict[str, float]] = []
     config = trainer.config
-    while trainer.step < config.steps:
-        window.append(trainer.train_step())
-        out_of_time = stop_after is not None and time.monotonic() - begin > stop_after
-        if trainer.step % config.every and not out_of_time and trainer.step < config.steps:
-            continue
-        elapsed = time.monotonic() - mark
-        row: dict[str, Any] = {"step": trainer.step}
-        for key in ("depth", "camera", "point", "norm", "rate"):
-            found = [values[key] for values in window if key in values]
-            if found:
-                row[key] = sum(found) / len(found)
-        row["views_per_second"] = sum(values["images"] for values in window) / elapsed
-        row.update(asdict(validator(trainer.mean)))
-        save_checkpoint(trainer, checkpoint)
-        with (folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        report(
-            "step {step}  depth {depth:.3f}  camera {camera:.3f}  {views_per_second:.0f} views/s  "
-            "AbsRel {abs_rel:.3f} ({baseline_abs_rel:.3f})  "
-            "AUC@30 {auc30:.3f} ({baseline_auc30:.3f})".format(**row)
-        )
-        window, mark = [], time.monotonic()
-        if out_of_time:
-            break
+    with Feed(trainer.plan, trainer.device) as feed:
+        while trainer.step < config.steps:
+            window.append(trainer.train_step(feed.get(trainer.step)))
+            out_of_time = stop_after is not None and time.monotonic() - begin > stop_after
+            if trainer.step % config.every and not out_of_time and trainer.step < config.steps:
+                continue
+            elapsed = time.monotonic() - mark
+            row: dict[str, Any] = {"step": trainer.step}
+            for key in ("depth", "camera", "point", "norm", "rate"):
+                found = [values[key] for values in window if key in values]
+                if found:
+                    row[key] = sum(found) / len(found)
+            row["views_per_second"] = sum(values["images"] for values in window) / elapsed
+            row.update(asdict(validator(trainer.mean)))
+            save_checkpoint(trainer, checkpoint)
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            report(summary(row))
+            window, mark = [], time.monotonic()
+            if out_of_time:
+                break
     return checkpoint

@@ -1,0 +1,142 @@
+"""Speed of one pass at VGGT-1B's size on seeded random weights, and how far precisions drift apart.
+
+    python benchmarks/network.py [--upstream DIR] [--views 2 --size 224x224] [--rounds 5]
+
+With ``--upstream`` (a folder that holds the upstream ``vggt`` package, with einops installed) the
+upstream network runs with the same weights in the same process; variants take turns, and ratios are
+of runs of the same turn. Camera and depth heads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import record
+import torch
+
+from vggt_edge import memory
+from vggt_edge.model.config import PRESETS
+from vggt_edge.model.vggt import VGGT
+from vggt_edge.weights import from_upstream
+
+CONFIG = replace(PRESETS["vggt-1b"], heads=("camera", "depth"))
+
+
+@torch.no_grad()
+def seeded(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Weights of plausible size: activations neither vanish nor explode, every term is there."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim >= 2:
+            fan_in = tensor[0].numel() if "resize_layers" not in name else tensor.shape[0]
+            tensor.copy_(noise * fan_in**-0.5)
+        elif name.endswith("norm.weight") or "norm1.w" in name or "norm2.w" in name:
+            tensor.copy_(1 + 0.1 * noise)
+        elif name.endswith("gamma"):
+            tensor.copy_(0.1 * (1 + 0.1 * noise))
+        else:
+            tensor.copy_(0.02 * noise)
+    return model.eval().requires_grad_(False)
+
+
+def build_variants(upstream: Path | None) -> dict[str, Callable[[torch.Tensor], tuple]]:
+    """Name to a function from images to (pose encoding, depth)."""
+    variants: dict[str, Callable[[torch.Tensor], tuple]] = {}
+    if upstream:
+        sys.path.insert(0, str(upstream))
+        from vggt.models.vggt import VGGT as Upstream
+
+        theirs = seeded(Upstream())
+        del theirs.point_head, theirs.track_head
+        theirs.point_head = theirs.track_head = None
+
+        def upstream_float32(images: torch.Tensor) -> tuple:
+            out = theirs(images)
+            return out["pose_enc"], out["depth"]
+
+        def upstream_bf16(images: torch.Tensor) -> tuple:
+            # As upstream's own scripts do: autocast for the aggregator, heads in float32.
+            with torch.autocast("cpu", torch.bfloat16):
+                tokens, start = theirs.aggregator(images)
+            tokens = [t.float() for t in tokens]
+            return theirs.camera_head(tokens)[-1], theirs.depth_head(tokens, images, start)[0]
+
+        variants["upstream float32"] = upstream_float32
+        variants["upstream bf16 autocast"] = upstream_bf16
+        float32 = from_upstream(theirs)
+    else:
+        float32 = seeded(VGGT(CONFIG))
+
+    def run(model: VGGT) -> Callable[[torch.Tensor], tuple]:
+        def call(images: torch.Tensor) -> tuple:
+            height, width = images.shape[-2:]
+            out = model(
+                images,
+                chunk=memory.aggregator_chunk(model.config, height, width),
+                dense_chunk=memory.dense_chunk(height, width),
+            )
+            return out.pose_enc, out.depth
+
+        return call
+
+    half = VGGT(CONFIG).to(torch.bfloat16)
+    half.load_state_dict(float32.state_dict())
+    variants["float32"] = run(float32)
+    variants["bf16"] = run(half.eval().requires_grad_(False))
+    return variants
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--upstream", type=Path)
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--size", default="224x224", help="HEIGHTxWIDTH")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", help="run these variants only")
+    args = parser.parse_args()
+    height, width = map(int, args.size.split("x"))
+    images = torch.rand(1, args.views, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+    variants = build_variants(args.upstream)
+    if args.only:
+        variants = {name: call for name, call in variants.items() if name in args.only}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    outputs = {}
+    with torch.inference_mode():
+        for turn in range(args.rounds + 1):
+            for name, call in variants.items():
+                begin = time.perf_counter()
+                outputs[name] = call(images)
+                if turn:  # the first turn warms up
+                    seconds[name].append(time.perf_counter() - begin)
+    reference = next(iter(outputs))
+    rows = {}
+    for name, times in seconds.items():
+        pose, depth = outputs[name]
+        exact_pose, exact_depth = outputs[reference]
+        ratios = [a / b for a, b in zip(seconds[reference], times, strict=True)]
+        rows[name] = {
+            "seconds": record.spread(times),
+            f"times faster than {reference}": record.spread(ratios),
+            "depth error": round(((depth - exact_depth).abs() / exact_depth).mean().item(), 7),
+            "pose error": round((pose - exact_pose).abs().max().item(), 7),
+        }
+        if "upstream bf16 autocast" in seconds:
+            against = zip(seconds["upstream bf16 autocast"], times, strict=True)
+            rows[name]["times faster than upstream bf16"] = record.spread(
+                [a / b for a, b in against]
+            )
+        print(f"{name:<24}{rows[name]['seconds']['median']:8.2f} s  " + str(rows[name]))
+    name = f"network_{args.views}x{height}x{width}"
+    path = record.write(name, {"views": args.views, "size": [height, width], "variants": rows})
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
