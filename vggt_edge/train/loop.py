@@ -213,6 +213,7 @@ def run(
     report: Callable[[str], None],
     stop_after: float | None = None,
     validator: Callable[[VGGT], Score] = validate,
+    workers: int = 1,
 ) -> Path:
     """Train for the configured steps or ``stop_after`` seconds, resuming from the folder.
 
@@ -233,7 +234,7 @@ def run(
     begin = mark = time.monotonic()
     window: list[dict[str, float]] = []
     config = trainer.config
-    with Feed(trainer.plan, trainer.device) as feed:
+    with Feed(trainer.plan, trainer.device, workers) as feed:
         while trainer.step < config.steps:
             window.append(trainer.train_step(feed.get(trainer.step)))
             out_of_time = stop_after is not None and time.monotonic() - begin > stop_after
