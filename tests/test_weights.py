@@ -578,3 +578,9 @@ def test_peak_memory_of_loading(mini, tmp_path):
         peak, size = map(int, line.split())
         assert size > 0.4 * large.stat().st_size
         assert peak < 1.15 * size + (16 << 20), peak / size
+
+
+def test_the_licence_travels_with_the_weights(tmp_path, tiny_model):
+    first = weights.save(tiny_model, tmp_path / "a.safetensors", "Apache-2.0; mine")
+    second = weights.save(weights.load(first, device="cpu"), tmp_path / "b.safetensors")
+    assert weights.describe(second).license == "Apache-2.0; mine"

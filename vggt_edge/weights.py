@@ -112,14 +112,19 @@ def load(
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     path = locate(source, notify)
+    terms = hub.KNOWN[str(source)].license if str(source) in hub.KNOWN else hub.UNKNOWN_LICENSE
     if path.suffix != ".safetensors":
-        return _assign_content(path, read_pickle(path), heads, precision, target)
+        model = _assign_content(path, read_pickle(path), heads, precision, target)
+        model.license = terms
+        return model
     header = read_header(path)
     if header.recipe is not None:
         raise refusal(path, f"compressed with {header.recipe}, which needs a newer version")
     config = _wanted_heads(path, header.config, heads)
     tensors = read_safetensors(path, _of_network(header.shapes, config))
-    return _assign(config, tensors, precision, target)
+    model = _assign(config, tensors, precision, target)
+    model.license = terms if header.license == hub.UNKNOWN_LICENSE else header.license
+    return model
 
 
 def locate(source: str | Path, notify: Callable[[str], None] = hub.notify_stderr) -> Path:
@@ -164,6 +169,11 @@ def describe(source: str | Path) -> Header:
 def save(model: VGGT, path: str | Path, license: str | None = None) -> Path:
     """Write a model with its config into one safetensors file; ``load`` gives back the same.
 
+    Args:
+        model: what to write.
+        path: of the file, which ends in .safetensors.
+        license: a line about the weights' licence; that of the file they came from when None.
+
     Raises:
         OutputError: when the file cannot be written.
     """
@@ -174,7 +184,7 @@ def save(model: VGGT, path: str | Path, license: str | None = None) -> Path:
         "format": FORMAT,
         "config": model.config.to_dict(),
         "recipe": None,
-        "license": license or hub.UNKNOWN_LICENSE,
+        "license": license or model.license or hub.UNKNOWN_LICENSE,
     }
     tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.partial")

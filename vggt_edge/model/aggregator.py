@@ -40,8 +40,9 @@ class Aggregator(nn.Module):
             Block(width, heads, scale=0.01, qk_norm=True) for _ in range(config.depth)
         )
         # Slot 0 belongs to the first view, which fixes the world frame; slot 1 to all others.
-        self.camera_token = nn.Parameter(torch.randn(1, 2, 1, width) * 1e-6)
-        self.register_token = nn.Parameter(torch.randn(1, 2, config.registers, width) * 1e-6)
+        # Not randn() * 1e-6: a product on the meta device imports torch's compiler, a second.
+        self.camera_token = nn.Parameter(torch.normal(0.0, 1e-6, (1, 2, 1, width)))
+        self.register_token = nn.Parameter(torch.normal(0.0, 1e-6, (1, 2, config.registers, width)))
 
     def layout(self, images: Tensor) -> TokenLayout:
         """Arrangement of the tokens of (B, S, 3, H, W) images."""

@@ -44,6 +44,8 @@ class VGGT(nn.Module):
     Wang et al., "VGGT: Visual Geometry Grounded Transformer", CVPR 2025.
     """
 
+    license = ""  # of the weights, as far as their file says
+
     def __init__(self, config: VGGTConfig):
         super().__init__()
         self.config = config
