@@ -71,7 +71,7 @@ def test_a_refusal_names_the_estimate_and_what_would_fit(monkeypatch):
     free = memory.run_bytes(FULL, 40, 518, 392, 4)
     need = memory.run_bytes(FULL, 100, 518, 392, 4)
     message = refused(monkeypatch, free)
-    assert "100 views of 518x392" in message
+    assert "100 views of 392x518" in message
     assert f"{need / 1e9:.1f} GB on cpu" in message
     assert f"{free / 1e9:.1f} GB are free" in message
     assert "--limit 40" in message
@@ -92,3 +92,12 @@ def test_no_limit_is_advised_where_not_even_one_view_fits(monkeypatch):
 
 def test_no_dtype_is_advised_that_is_in_use(monkeypatch):
     assert "--dtype" not in refused(monkeypatch, free=1000, itemsize=2)
+
+
+def test_weights_still_to_be_loaded_count(monkeypatch):
+    need = memory.run_bytes(FULL, 2, 392, 518, 2) + 2_500_000_000
+    monkeypatch.setattr(memory, "available_memory", lambda device: need)
+    memory.require(FULL, 2, (392, 518), 2, CPU, weights=2_500_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2_000_000_000)
+    with pytest.raises(TooLargeError, match=r"2\.5 GB of them for weights.*--model pocket"):
+        memory.require(FULL, 2, (392, 518), 2, CPU, weights=2_500_000_000)

@@ -11,7 +11,9 @@ Names are imported on first use, so that importing the package costs nothing it 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,14 +63,28 @@ __all__ = [
 ]
 
 
+class _Package(ModuleType):
+    """Keeps the name ``predict`` for the function, not for the submodule that defines it.
+
+    Importing a submodule binds it in its package, in whatever order things are imported.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vggt_edge' has no attribute {name!r}")
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    # Also replaces the submodule of the same name (predict), which the import has just bound here.
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import outputs
+from .model.config import VGGTConfig
 from .scene.full_resolution import full_resolution as full_resolution_of
 from .scene.tracks import build_sparse_model
 from .types import Scene
+
+
+def default_size(config: VGGTConfig) -> int:
+    """Longer side of the views a network does well with: 518, less for small networks."""
+    patch = config.patch_size
+    return min(518, config.image_size * 3 // 2) // patch * patch
 
 
 def write(

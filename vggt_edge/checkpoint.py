@@ -7,10 +7,12 @@ The metadata entry ``vggt_edge`` of a safetensors file holds JSON with ``format`
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import struct
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -73,6 +75,14 @@ class Header:
     dtypes: dict[str, str]
     recipe: dict[str, Any] | None
     license: str
+
+    @property
+    def parameters(self) -> Counter[str]:
+        """How many numbers each part has, under its attribute's name, such as "camera_head"."""
+        counts: Counter[str] = Counter()
+        for name, shape in self.shapes.items():
+            counts[name.partition(".")[0]] += math.prod(shape)
+        return counts
 
 
 def printable(text: object) -> str:

@@ -73,7 +73,7 @@ def read_views(
         fps: frames a second to take from videos. By default two, but at most 120 a video.
         every: take each ``every``-th frame of videos, instead of ``fps``.
         limit: at most so many views, spread evenly over all inputs.
-        progress: show a bar, if standard error is a terminal.
+        progress: show a bar for work over two seconds, if standard error is a terminal.
 
     Returns:
         Views in the order of the inputs. Frames of a video are named ``clip_000012`` by their
@@ -100,8 +100,15 @@ def read_views(
                     shot.source, f"is too tall and narrow for mode {mode!r}", "use mode='keep'"
                 )
         images = _white(len(shots), placements[0].view)
-        with tqdm(total=len(shots), desc="reading", unit="view", disable=not progress) as bar:
-            read = []
+        read = []
+        with tqdm(
+            total=len(shots),
+            desc="read",
+            unit="view",
+            delay=2,
+            leave=False,
+            disable=not progress,
+        ) as bar:
             for position in _read_all(shots, placements, images, exact=mode != "keep"):
                 read.append(position)
                 bar.update()

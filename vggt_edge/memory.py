@@ -67,24 +67,43 @@ def dense_chunk(height: int, width: int) -> int:
 
 
 def require(
-    config: VGGTConfig, views: int, size: Sequence[int], itemsize: int, device: torch.device
+    config: VGGTConfig,
+    views: int,
+    size: Sequence[int],
+    itemsize: int,
+    device: torch.device,
+    *,
+    weights: int = 0,
 ) -> None:
     """Refuse a run that would not fit.
+
+    Args:
+        config: of the network, with the heads that will run.
+        views: how many.
+        size: (height, width) of the views.
+        itemsize: bytes of a number in the network's precision.
+        device: where it will run.
+        weights: bytes of the weights, if they are still to be loaded.
 
     Raises:
         TooLargeError: with the estimate and what would make it fit.
     """
     height, width = size
-    need, have = run_bytes(config, views, height, width, itemsize), available_memory(device)
+    need = weights + run_bytes(config, views, height, width, itemsize)
+    have = available_memory(device)
     if need <= have:
         return
     per_view = bytes_per_view(config, height, width, itemsize)
     fits = math.floor((have - need + views * per_view) / per_view)
     way_out = [f"at most {fits} views (--limit {fits})"] if fits > 0 else []
-    way_out.append(f"a smaller --size than {max(height, width)}")
+    if weights < have:
+        way_out.append(f"a smaller --size than {max(height, width)}")
+    else:
+        way_out.append("the small --model pocket")
     if itemsize == 4:
         way_out.append("--dtype bf16")
+    part = f", {weights / 1e9:.1f} GB of them for weights," if weights else ""
     raise TooLargeError(
-        f"{views} views of {height}x{width} need about {need / 1e9:.1f} GB on {device.type}, "
-        f"{have / 1e9:.1f} GB are free; what fits: {', or '.join(way_out)}"
+        f"{views} views of {width}x{height} need about {need / 1e9:.1f} GB on "
+        f"{device.type}{part} and {have / 1e9:.1f} GB are free; what fits: {', or '.join(way_out)}"
     )

@@ -110,6 +110,7 @@ def download(url: str, folder: str, progress: bool = False) -> Source:
                     desc=name,
                     unit="B",
                     unit_scale=True,
+                    delay=2,
                     leave=False,
                     disable=not progress,
                 ) as bar,

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from ..errors import VGGTEdgeError
+from .. import __version__
+from ..errors import InputError, VGGTEdgeError
 from . import reconstruct, train, weights
+from .report import plain_warnings
+
+
+class _Interrupted(VGGTEdgeError):
+    """Ctrl-C."""
+
+
+class _Commands(TyperGroup):
+    """The verbs; turns Ctrl-C into an error like others, which typer's versions do not agree on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted("interrupted; files that were complete stay") from None
+
 
 app = typer.Typer(
     name="vggt-edge",
-    help="Photographs in; cameras, depth and points out.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("reconstruct")(reconstruct.command)
 app.command("info")(weights.info)
@@ -24,17 +44,36 @@ app.command("fetch")(weights.fetch)
 app.command("train")(train.command)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vggt-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Photographs in; cameras, depth and points out."""
+
+
 def main() -> None:
     """Run; exit 0, 1 (failed) or 2 (bad usage); one line for what the user can mend."""
+    # The hub's library reports every attempt of a download that then fails for one reason.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
-        app(standalone_mode=True)
+        with plain_warnings():
+            app(prog_name="vggt-edge")
     except VGGTEdgeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; files that were complete stay\n")
-        sys.exit(1)
-    except BrokenPipeError:
-        # The reader of our output has gone; Python must not complain while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        # Its subclasses are about files; InputError itself is about the options.
+        _fail(str(error), 2 if type(error) is InputError else error.exit_code)
+    except MemoryError:
+        _fail("out of memory; use fewer views (--limit) or a smaller --size", 1)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,94 +12,173 @@ import typer
 from .report import DeviceOption, DtypeOption, JsonOption, finish, on_terminal
 
 FORMATS_HELP = (
-    "Comma-separated: glb, ply, html, colmap, transforms, npz, depth (16-bit PNG), exr, rerun."
+    "Comma-separated, of glb, ply, html (a 3D viewer), colmap, transforms (nerfstudio), npz, "
+    "depth (16-bit PNG), exr, rerun."
 )
 
 
 def command(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Folders, pictures, globs, videos or URLs.", metavar="INPUT..."),
+        typer.Argument(help="Folders, pictures, globs, videos or URLs.", metavar="INPUT"),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("out"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER")
+    ] = Path("out"),
     model: Annotated[
-        str, typer.Option("--model", "-m", help="pocket, a weight file, or a hub name.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="pocket (embedded), a weight file, or a hub name such as facebook/VGGT-1B.",
+            metavar="MODEL",
+        ),
     ] = "pocket",
-    formats: Annotated[str, typer.Option("--formats", "-f", help=FORMATS_HELP)] = "glb,html,colmap",
+    formats: Annotated[
+        str, typer.Option("--formats", "-f", help=FORMATS_HELP, metavar="NAMES")
+    ] = "glb,html,colmap",
     size: Annotated[
         int | None,
-        typer.Option(help="Longer side of the views; by default 518, or 336 for the pocket model."),
+        typer.Option(
+            help="Longer side of the views; by default 518, or 336 for pocket.",
+            metavar="PIXELS",
+        ),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="keep (aspect ratio kept), or crop or pad as upstream does.")
+        str,
+        typer.Option(
+            help="How pictures become views: keep (their aspect ratio), or crop or pad as the "
+            "original VGGT does.",
+            metavar="MODE",
+        ),
     ] = "keep",
-    fps: Annotated[float | None, typer.Option(help="Frames a second to take from a video.")] = None,
-    every: Annotated[int | None, typer.Option(help="Take every n-th frame of a video.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use at most so many views.")] = None,
-    confidence: Annotated[
-        float, typer.Option(help="Drop this percentage of pixels, the least certain.")
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second to take from videos; by default 2, at most 120 a video.",
+            metavar="RATE",
+        ),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(help="Take every N-th frame of videos, instead of --fps.", metavar="N", min=1),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Use at most N views, spread evenly over the inputs.", metavar="N", min=1
+        ),
+    ] = None,
+    confidence_percentile: Annotated[
+        float,
+        typer.Option(
+            help="Drop the least confident PERCENT of the points.",
+            metavar="PERCENT",
+            min=0,
+            max=100,
+        ),
     ] = 20.0,
-    max_points: Annotated[int, typer.Option(help="Keep at most so many points.")] = 1_000_000,
-    mask_sky: Annotated[bool, typer.Option(help="Drop what looks like sky.")] = False,
+    max_points: Annotated[
+        int, typer.Option(help="Keep at most N points.", metavar="N", min=1)
+    ] = 1_000_000,
+    mask_sky: Annotated[bool, typer.Option("--mask-sky", help="Drop what looks like sky.")] = False,
     mask_edges: Annotated[bool, typer.Option(help="Drop flying pixels at depth edges.")] = True,
-    consistent: Annotated[
-        int, typer.Option(help="Keep points that so many other views agree on.")
+    min_consistent_views: Annotated[
+        int,
+        typer.Option(
+            help="Keep only points that the depth of at least N other views agrees with.",
+            metavar="N",
+            min=0,
+        ),
     ] = 0,
     point_head: Annotated[
-        bool, typer.Option(help="Take points from the point head, not from depth and cameras.")
+        bool,
+        typer.Option(
+            "--point-head", help="Take the points from the point head, not from depth and cameras."
+        ),
     ] = False,
     full_resolution: Annotated[
-        bool, typer.Option(help="Depth maps at the size of the source pictures.")
+        bool,
+        typer.Option(
+            "--full-resolution",
+            help="Write depth maps (formats depth, exr) at the size of the source pictures.",
+        ),
     ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Reconstruct a scene: cameras, depth and points, in the files people use."""
-    # The libraries behind these take a second to load; --help should not.
-    from .. import api, outputs
+    """Turn pictures or video into a 3D scene."""
+    # The libraries behind these take seconds to load; --help should not.
+    from .. import api, memory, outputs
+    from ..errors import InputError
+    from ..hardware import pick_device, pick_dtype
     from ..images import read_views
+    from ..outputs.files import check_writable
     from ..scene.reconstruct import reconstruct
-    from ..weights import load
+    from ..weights import describe, load
 
     begin = time.monotonic()
+    # What is wrong with the options, the inputs and the output is said before the weights are
+    # loaded, which can take minutes.
     wanted = outputs.check_formats([name.strip() for name in formats.split(",") if name.strip()])
-    heads = ("camera", "depth", "point") if point_head else ("camera", "depth")
+    if full_resolution and not {"depth", "exr"} & set(wanted):
+        raise InputError("--full-resolution is about depth maps: add depth or exr to --formats")
+    check_writable(out)
+    target = pick_device(device)
+    precision = pick_dtype(dtype, target)
+    weights = describe(model)
     progress = on_terminal()
-    network = load(model, heads=heads, device=device, dtype=dtype)
     views = read_views(
         inputs,
-        size=size or min(518, network.config.image_size * 3 // 2),
+        size=size or api.default_size(weights.config),
         mode=mode,
-        patch=network.config.patch_size,
+        patch=weights.config.patch_size,
         fps=fps,
         every=every,
         limit=limit,
         progress=progress,
     )
+    heads = ("camera", "depth", "point") if point_head else ("camera", "depth")
+    parameters = sum(weights.parameters[p] for p in ("aggregator", *(f"{h}_head" for h in heads)))
+    memory.require(
+        replace(weights.config, heads=heads),
+        len(views),
+        views.size,
+        precision.itemsize,
+        target,
+        weights=parameters * precision.itemsize,
+    )
+    network = load(weights.path, heads=heads, device=target, dtype=precision)
     scene = reconstruct(
         network,
         views,
-        percentile=confidence,
+        percentile=confidence_percentile,
         mask_sky=mask_sky,
         mask_edges=mask_edges,
         max_points=max_points,
-        min_consistent_views=consistent,
+        min_consistent_views=min_consistent_views,
         source="points" if point_head else "depth",
         progress=progress,
     )
     written = api.write(scene, out, wanted, full_resolution=full_resolution)
     seconds = time.monotonic() - begin
     height, width = views.size
+    column = max(len(str(path)) for path in written.values())
     lines = [
-        f"{len(views)} views of {width}x{height}, {len(scene.points):,} points, {seconds:.1f} s",
-        *(f"  {name:<11}{path}" for name, path in written.items()),
+        f"{len(views)} view{'s' * (len(views) != 1)} of {width}x{height}, "
+        f"{len(scene.points):,} points, {seconds:.1f} s",
+        *(f"  {path!s:<{column}}  {outputs.FORMATS[name]}" for name, path in written.items()),
     ]
     data = {
         "views": len(views),
-        "size": [height, width],
+        "width": width,
+        "height": height,
         "points": len(scene.points),
         "seconds": round(seconds, 3),
+        "model": str(weights.path),
+        "device": str(target),
+        "dtype": str(precision).removeprefix("torch."),
         "outputs": {name: str(path) for name, path in written.items()},
     }
     finish(lines, data, json)

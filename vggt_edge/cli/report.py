@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one machine-readable line of JSON at the end.")
+    bool, typer.Option("--json", help="Print the result as one line of JSON, the last one.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", metavar="DEVICE")]
+DtypeOption = Annotated[
+    str, typer.Option(help="Precision: auto, float32, bf16 or fp16.", metavar="DTYPE")
+]
 
 
 def on_terminal() -> bool:
@@ -35,3 +41,32 @@ def size_text(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(record.levelname.lower(), record.getMessage())
+
+
+def _say(level: str, message: str) -> None:
+    # Imported already if there is a progress bar, which must not be written into.
+    from tqdm import tqdm
+
+    tqdm.write(f"{level}: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings, raised and logged, as one line each on standard error, without code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        _say("warning", str(message))
+
+    handler = _Handler(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)

@@ -2,80 +2,103 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Annotated
 
 import typer
 
-from .report import JsonOption, finish, size_text
+from .report import DeviceOption, DtypeOption, JsonOption, finish, size_text
 
 
 def info(
-    file: Annotated[str, typer.Argument(help="pocket, a weight file, or a fetched hub name.")],
+    file: Annotated[
+        str, typer.Argument(help="pocket (embedded), a weight file, or a hub name.", metavar="FILE")
+    ],
     views: Annotated[
-        int, typer.Option("--views", "-s", help="Estimate the memory of a run of so many views.")
+        int, typer.Option(help="Estimate the memory of a run of N views.", metavar="N", min=1)
     ] = 8,
-    size: Annotated[str, typer.Option(help="Size of the views, HEIGHTxWIDTH.")] = "392x518",
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Longer side of these views, of aspect ratio 4:3; by default as in reconstruct.",
+            metavar="PIXELS",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Say what a weight file holds: parts, precision, recipe, licence, and the memory it needs."""
-    from .. import memory
-    from ..errors import InputError
-    from ..hardware import pick_device, pick_dtype
+    """Show what weights hold and the memory they need.
+
+    Parameters of each part, architecture, precision, compression recipe, licence, and the estimated
+    memory of a run on this machine.
+    """
+    from .. import api, memory
+    from ..hardware import DTYPES, available_memory, pick_device, pick_dtype
+    from ..preprocess import place
     from ..weights import describe
 
-    try:
-        height, width = (int(part) for part in size.lower().split("x"))
-    except ValueError as error:
-        raise InputError(f"--size {size}: give HEIGHTxWIDTH, such as 392x518") from error
-    header = describe(file)
-    parts: dict[str, int] = defaultdict(int)
-    for name, shape in header.shapes.items():
-        count = 1
-        for extent in shape:
-            count *= extent
-        parts[name.split(".", 1)[0]] += count
-    total = sum(parts.values())
-    device = pick_device()
-    dtype = pick_dtype(device=device)
-    run = memory.run_bytes(header.config, views, height, width, dtype.itemsize)
-    stored = Counter(header.dtypes.values())
-    config = header.config
+    target = pick_device(device)
+    precision = pick_dtype(dtype, target)
+    weights = describe(file)
+    config = weights.config
+    longer = size or api.default_size(config)
+    height, width = place([(3, 4)], "keep", longer, config.patch_size)[0].view
+    parts = weights.parameters
+    parameters = sum(parts.values())
+    stored = Counter(weights.dtypes.values())
+    loaded = parameters * precision.itemsize
+    run = memory.run_bytes(config, views, height, width, precision.itemsize)
+    free = available_memory(target)
+    kind = next(name for name, known in DTYPES.items() if known == precision)
+    size_on_disk = weights.path.stat().st_size
     lines = [
-        f"{header.path} ({size_text(header.path.stat().st_size)})",
-        f"  parameters  {total / 1e6:.1f} M",
+        f"{weights.path} ({size_text(size_on_disk)})",
+        f"  parameters  {parameters / 1e6:.1f} M",
         *(f"    {name:<14}{count / 1e6:8.1f} M" for name, count in sorted(parts.items())),
         f"  network     width {config.width}, encoder {config.encoder_depth} blocks, "
         f"{config.depth} alternating pairs, patch {config.patch_size}",
         f"  heads       {', '.join(config.heads)}",
         f"  stored as   {', '.join(f'{name} ({count} tensors)' for name, count in stored.items())}",
-        f"  recipe      {header.recipe or 'none (float)'}",
-        f"  licence     {header.license}",
-        f"  here        {device.type}, {str(dtype).removeprefix('torch.')}: weights "
-        f"{size_text(total * dtype.itemsize)}, a run of {views} views of {width}x{height} "
-        f"about {size_text(run)} more",
+        f"  recipe      {weights.recipe or 'none (float)'}",
+        f"  licence     {weights.license}",
+        f"  memory      {kind} on {target}: {size_text(loaded)} of weights, and about "
+        f"{size_text(run)} for {views} views of {width}x{height}; {size_text(free)} are free",
     ]
     data = {
-        "file": str(header.path),
-        "bytes": header.path.stat().st_size,
-        "parameters": total,
+        "file": str(weights.path),
+        "bytes": size_on_disk,
+        "parameters": parameters,
         "parts": dict(parts),
         "config": config.to_dict(),
         "stored": dict(stored),
-        "recipe": header.recipe,
-        "license": header.license,
-        "run_bytes": run,
+        "recipe": weights.recipe,
+        "license": weights.license,
+        "device": str(target),
+        "dtype": kind,
+        "weights_bytes": loaded,
         "views": views,
+        "width": width,
+        "height": height,
+        "run_bytes": run,
+        "free_bytes": free,
     }
     finish(lines, data, json)
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="A hub name, such as facebook/VGGT-1B.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A hub name, such as facebook/VGGT-1B.", metavar="NAME"),
+    ],
     json: JsonOption = False,
 ) -> None:
-    """Fetch weights from the Hugging Face hub, resuming an interrupted download."""
+    """Download weights from the Hugging Face hub.
+
+    An interrupted download is resumed; one that is there already is not repeated.
+    """
     from ..weights import locate
 
     path = locate(name)
-    finish([str(path)], {"file": str(path)}, json)
+    lines = [f"{path} ({size_text(path.stat().st_size)})"]
+    finish(lines, {"file": str(path), "bytes": path.stat().st_size}, json)

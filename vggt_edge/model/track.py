@@ -92,7 +92,9 @@ class UpdateFormer(nn.Module):
         self.input_transform = nn.Linear(width, hidden)
         self.output_norm = nn.LayerNorm(hidden)
         self.flow_head = nn.Linear(hidden, out)
-        self.virual_tracks = nn.Parameter(torch.randn(1, VIRTUAL_TRACKS, 1, hidden))  # sic
+        self.virual_tracks = nn.Parameter(
+            torch.normal(0.0, 1.0, (1, VIRTUAL_TRACKS, 1, hidden))
+        )  # sic
         self.time_blocks = nn.ModuleList(SelfBlock(hidden) for _ in range(BLOCKS))
         self.space_virtual_blocks = nn.ModuleList(SelfBlock(hidden) for _ in range(BLOCKS))
         self.space_point2virtual_blocks = nn.ModuleList(CrossBlock(hidden) for _ in range(BLOCKS))
@@ -127,7 +129,7 @@ class Tracker(nn.Module):
         self.levels, self.radius, self.latent = levels, radius, features
         width = 3 * features + 4
         self.corr_mlp = Mlp(levels * (2 * radius + 1) ** 2, hidden, features)
-        self.query_ref_token = nn.Parameter(torch.randn(1, 2, width))
+        self.query_ref_token = nn.Parameter(torch.normal(0.0, 1.0, (1, 2, width)))
         self.updateformer = UpdateFormer(width, hidden, features + 2)
         self.fmap_norm = nn.LayerNorm(features)
         self.ffeat_norm = nn.GroupNorm(1, features)

@@ -36,3 +36,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot write {path}: {reason}; choose another folder or free some space"
         ) from error
+
+
+def check_writable(folder: str | Path) -> None:
+    """Refuse, before the work, a folder that ``replacing`` could not write into. Makes nothing.
+
+    Raises:
+        OutputError: something on the way to it is a file, or it cannot be written.
+    """
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise OutputError(f"cannot write {folder}: {place} is no folder; choose another one")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {folder}: no permission in {place}; choose another folder")
