@@ -6,7 +6,7 @@ import os
 import pytest
 
 from vggt_edge.errors import OutputError
-from vggt_edge.outputs.files import replacing
+from vggt_edge.outputs.files import check_writable, replacing
 
 
 def test_the_file_appears_whole_with_its_suffix_and_ordinary_rights(tmp_path):
@@ -50,3 +50,15 @@ def test_a_path_that_is_a_folder_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match="cannot write"), replacing(tmp_path / "a.npz") as name:
         name.write_text("x")
     assert os.listdir(tmp_path) == ["a.npz"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_beforehand(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "deep")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(OutputError, match="file is no folder; choose another"):
+            check_writable(place)
+    monkeypatch.setattr("os.access", lambda *_: False)  # we may be root
+    with pytest.raises(OutputError, match=f"{tmp_path} is read-only; choose another"):
+        check_writable(tmp_path / "new")

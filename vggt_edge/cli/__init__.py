@@ -70,6 +70,8 @@ def main() -> None:
     except VGGTEdgeError as error:
         # Its subclasses are about files; InputError itself is about the options.
         _fail(str(error), 2 if type(error) is InputError else error.exit_code)
+    except OSError as error:  # such as a full disk behind standard output
+        _fail(str(error), 1)
     except MemoryError:
         _fail("out of memory; use fewer views (--limit) or a smaller --size", 1)
 

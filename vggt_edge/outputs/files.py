@@ -50,4 +50,4 @@ def check_writable(folder: str | Path) -> None:
     if not os.path.isdir(place):
         raise OutputError(f"cannot write {folder}: {place} is no folder; choose another one")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {folder}: no permission in {place}; choose another folder")
+        raise OutputError(f"cannot write {folder}: {place} is read-only; choose another folder")
