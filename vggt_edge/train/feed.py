@@ -7,6 +7,9 @@ of its own; on a GPU it draws on the training device, and nothing has to travel.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from types import TracebackType
@@ -37,8 +40,18 @@ def _photograph_arrays(plan: Draw) -> list[np.ndarray]:
     return [tensor.numpy() for tensor in photograph(plan)]
 
 
-def _one_thread() -> None:
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _prepare_worker() -> None:
     torch.set_num_threads(1)
+    # Ctrl-C on a terminal reaches every process; the parent ends this one, or dies itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 class Feed:
@@ -59,7 +72,7 @@ class Feed:
         if workers and device.type == "cpu":
             # Not forked: a child would inherit locked thread pools.
             spawn = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(workers, spawn, initializer=_one_thread)
+            self.pool = ProcessPoolExecutor(workers, spawn, initializer=_prepare_worker)
 
     def __enter__(self) -> Feed:
         return self
