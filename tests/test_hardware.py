@@ -12,7 +12,7 @@ CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 
 def machine(monkeypatch, cuda=False, mps=False, bf16=False, bf16_gpu=False):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulation: bf16_gpu)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: bf16)
 

@@ -9,7 +9,8 @@
         ├── OutputError          a result cannot be written
         ├── MissingExtraError    an optional package is not installed
         ├── OfflineError         the network is needed and is not there
-        └── TooLargeError        the work would not fit in memory
+        ├── TooLargeError        the work would not fit in memory
+        └── NumericError         a result is not finite
 
 The command line prints ``str(error)`` and exits with ``error.exit_code``: 2 when what was asked for
 makes no sense as it stands (bad usage), 1 when the work failed.
@@ -59,3 +60,7 @@ class OfflineError(VGGTEdgeError):
 
 class TooLargeError(VGGTEdgeError):
     """The work would not fit in this machine's memory; the message holds estimate and options."""
+
+
+class NumericError(VGGTEdgeError):
+    """A network's output, or a gradient, is not finite."""

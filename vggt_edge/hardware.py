@@ -69,7 +69,7 @@ def pick_dtype(
         raise InputError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
     kind = (device or torch.device("cpu")).type
     if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     if kind == "cpu" and cpu_has_bf16():
         return torch.bfloat16
     return torch.float32

@@ -1,7 +1,8 @@
 """How much memory a run needs, before it starts.
 
-The estimate follows what ``model/aggregator.py`` holds: per view the tapped tokens, four token maps
-while a global block runs, the picture and the outputs; on top, one chunk in flight.
+The estimate follows what ``model/aggregator.py`` holds: per view the tapped tokens, the residual
+stream, keys and values while a global block runs, the picture and the outputs; on top, one chunk in
+flight.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .errors import TooLargeError
 from .hardware import available_memory
 from .model.config import VGGTConfig
 
-# Allocator slack, interpreter and libraries; measured in results/memory.json.
+# Allocator slack, interpreter and libraries; measured in results/memory_*.json.
 OVERHEAD_BYTES = 450 << 20
 CHUNK_TOKENS = 4096
 DENSE_CHUNK_PIXELS = 2 * 518 * 518
@@ -32,13 +33,13 @@ def bytes_per_view(config: VGGTConfig, height: int, width: int, itemsize: int) -
     The aggregator's peak and the dense heads' peak come one after the other, so the larger counts.
     """
     tokens, pixels = tokens_per_view(config, height, width), height * width
-    taps = 2 * len(config.taps) * tokens * config.width * itemsize
-    # At the last global block the first output of the last tap is its input; its second is being
-    # written, beside keys and values.
-    aggregator = taps + 2 * tokens * config.width * itemsize
+    token_map = tokens * config.width * itemsize
+    taps = 2 * len(config.taps) * token_map
+    # In the last global block its own output is not kept yet; the float32 residual stream, keys and
+    # values are there.
+    aggregator = taps + token_map + tokens * config.width * 4
     outputs = pixels * 4 * (2 * ("depth" in config.heads) + 4 * ("point" in config.heads))
-    picture = pixels * 3 * (1 + min(itemsize, 4))
-    return max(aggregator, taps + 2 * outputs) + picture
+    return max(aggregator, taps + 2 * outputs) + pixels * 3
 
 
 def bytes_in_flight(config: VGGTConfig, height: int, width: int, itemsize: int) -> int:
@@ -46,7 +47,7 @@ def bytes_in_flight(config: VGGTConfig, height: int, width: int, itemsize: int) 
     tokens = max(CHUNK_TOKENS, tokens_per_view(config, height, width))
     block = 12 * tokens * config.width * itemsize
     pixels = max(DENSE_CHUNK_PIXELS, height * width)
-    dense = pixels * itemsize * (config.dense_features + 3 * config.dense_features // 2 + 64)
+    dense = pixels * 4 * (config.dense_features + 3 * config.dense_features // 2 + 64)
     return max(block, dense if {"depth", "point"} & set(config.heads) else 0)
 
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from . import geometry, memory
-from .errors import InputError
+from .errors import InputError, NumericError
 from .model.vggt import VGGT, VGGTOutput
 from .types import Cameras, Prediction, Views
 
@@ -34,16 +34,10 @@ def cameras_from_encoding(pose: np.ndarray, size: tuple[int, int]) -> Cameras:
     return Cameras(intrinsics, extrinsics, np.tile(np.array(size), (len(pose), 1)))
 
 
-def to_tensor(views: Views, model: VGGT) -> torch.Tensor:
-    """(1, S, 3, H, W) in [0, 1], on the model's device.
-
-    Half precision where the model is: it holds 8-bit pixels to a twentieth of a step, and a set of
-    thousands of pictures in half the memory.
-    """
-    parameter = next(model.parameters())
-    dtype = torch.float32 if parameter.dtype == torch.float32 else torch.float16
-    images = torch.from_numpy(np.ascontiguousarray(views.images)).to(parameter.device)
-    return images.permute(0, 3, 1, 2).to(dtype).div_(255)[None]
+def to_tensor(views: Views, device: torch.device) -> torch.Tensor:
+    """(1, S, 3, H, W) uint8 on a device; on the CPU the views' own memory."""
+    images = np.require(views.images, requirements=("C", "W"))
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2)[None]
 
 
 @contextmanager
@@ -66,7 +60,18 @@ def _array(tensor: torch.Tensor | None) -> np.ndarray | None:
 
 
 def to_prediction(output: VGGTOutput, views: Views) -> Prediction:
-    """A Prediction from the raw output for one batch entry."""
+    """A Prediction from the raw output for one batch entry.
+
+    Raises:
+        NumericError: when a number is not finite.
+    """
+    for name in ("pose_enc", "depth", "depth_conf", "world_points", "world_points_conf"):
+        tensor = getattr(output, name)
+        if tensor is not None and not bool(tensor.isfinite().all()):
+            raise NumericError(
+                f"the network's {name} is not finite: its weights are damaged, or overflow in half "
+                "precision; try --dtype float32"
+            )
     pose, depth = _array(output.pose_enc), _array(output.depth)
     return Prediction(
         views=views,
@@ -117,7 +122,7 @@ def predict(
     )
     chunk = memory.aggregator_chunk(config, height, width)
     steps = -(-len(views) // chunk) * (config.encoder_depth + 2 * config.depth)
-    images = to_tensor(views, model)
+    images = to_tensor(views, parameter.device)
     with _progress(model, steps, progress):
         output = model(
             images, heads=wanted, chunk=chunk, dense_chunk=memory.dense_chunk(height, width)

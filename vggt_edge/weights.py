@@ -39,7 +39,7 @@ from .checkpoint import (
 from .errors import OutputError
 from .hardware import pick_device, pick_dtype
 from .model.config import VGGTConfig
-from .model.vggt import VGGT
+from .model.vggt import VGGT, precise_parameters
 
 
 def _part_of(name: str) -> str:
@@ -69,8 +69,12 @@ def _assign(
     device: torch.device,
 ) -> VGGT:
     model = skeleton(config)
+    precise = precise_parameters(model)
     # copy=True cuts the tie to the file, so that its mapping can go.
-    kept = {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors}
+    kept = {
+        name: tensor.to(device, torch.float32 if name in precise else dtype, copy=True)
+        for name, tensor in tensors
+    }
     model.load_state_dict(kept, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -101,7 +105,8 @@ def load(
         source: "pocket" (embedded), a ``.safetensors`` or ``.pt`` file, or a hub name such as
             "facebook/VGGT-1B".
         heads: the heads to build and load, of "camera", "depth", "point", "track"; all when None.
-        dtype: "auto", "float32", "bf16" or "fp16"; see ``hardware.pick_dtype``.
+        dtype: "auto", "float32", "bf16" or "fp16", of the matrix products; norms and dense heads
+            stay float32. See ``hardware.pick_dtype`` for "auto".
         device: "auto", "cpu", "cuda" or "mps".
         notify: receives lines for the user: the licence on first use, a download starting.
 

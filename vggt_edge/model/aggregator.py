@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,10 @@ from .vit import VisionTransformer
 
 
 class Tap(NamedTuple):
-    """Outputs (B, S, P, width) of one alternating pair: its frame block and its global block."""
+    """Outputs (B, S, P, width) of one alternating pair, its frame block's and its global block's.
+
+    Kept in the precision of the weights.
+    """
 
     frame: Tensor
     across: Tensor
@@ -51,8 +54,8 @@ class Aggregator(nn.Module):
         return TokenLayout(views, self.config.special_tokens, height // patch, width // patch)
 
     def special_tokens(self, batch: int, views: int) -> Tensor:
-        """(batch, views, 1 + registers, width): camera and register tokens."""
-        both = torch.cat([self.camera_token, self.register_token], dim=2)
+        """(batch, views, 1 + registers, width) float32: camera and register tokens."""
+        both = torch.cat([self.camera_token, self.register_token], dim=2).float()
         first = both[:, :1].expand(batch, 1, -1, -1)
         others = both[:, 1:].expand(batch, views - 1, -1, -1)
         return torch.cat([first, others], dim=1)
@@ -69,31 +72,38 @@ class Aggregator(nn.Module):
         """Tapped pairs, in order.
 
         Args:
-            images: (B, S, 3, H, W) in [0, 1]; H and W multiples of the patch size.
+            images: (B, S, 3, H, W) in [0, 1], or uint8; H and W multiples of the patch size.
             chunk: views in flight at a time, which bounds memory (inference only); None for all.
         """
         layout = self.layout(images)
         head_width = self.config.width // self.config.attention_heads
         tables = rotary_tables(layout, head_width, images.device)
+        kept_as = self.camera_token.dtype
         tokens = self.embed(images, chunk)
         taps = []
         for index in range(self.config.depth):
-            frame = self._frame(self.frame_blocks[index], tokens, tables, chunk)
-            tokens = self.global_blocks[index](frame, tables, chunk)
-            if index in self.config.taps:
-                taps.append(Tap(frame, tokens))
+            # (B * S, 1, P, width): a batch of single views, which cannot see each other.
+            alone = tokens.flatten(0, 1).unsqueeze(1)
+            tokens = self._step(self.frame_blocks[index], alone, tables, chunk).view_as(tokens)
+            tapped = index in self.config.taps
+            frame = tokens.to(kept_as, copy=chunk is not None) if tapped else tokens
+            if chunk is None:
+                tokens = self.global_blocks[index](tokens, tables)
+            else:
+                cast(Block, self.global_blocks[index]).update(tokens, tables, chunk)
+            if tapped:
+                last = index == self.config.depth - 1
+                taps.append(Tap(frame, tokens.to(kept_as, copy=chunk is not None and not last)))
         return taps
 
     @staticmethod
-    def _frame(
-        block: nn.Module, tokens: Tensor, tables: tuple[Tensor, Tensor], chunk: int | None
+    def _step(
+        block: nn.Module, alone: Tensor, tables: tuple[Tensor, Tensor], chunk: int | None
     ) -> Tensor:
-        alone = tokens.flatten(0, 1).unsqueeze(
-            1
-        )  # (B * S, 1, P, width): views cannot see each other
+        """A frame block on every view, in place when chunked."""
         if chunk is None:
-            return block(alone, tables).view_as(tokens)
-        out = torch.empty_like(alone)
+            return block(alone, tables)
         for start in range(0, len(alone), chunk):
-            out[start : start + chunk] = block(alone[start : start + chunk], tables)
-        return out.view_as(tokens)
+            part = alone[start : start + chunk]
+            part.copy_(block(part, tables))
+        return alone

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import VGGTConfig
-from .layers import Block, Mlp
+from .layers import Block, Linear, Mlp, Norm
 
 POSE_WIDTH = 9  # translation 3, quaternion xyzw 4, vertical and horizontal field of view 2
 
@@ -19,16 +19,16 @@ class CameraHead(nn.Module):
         super().__init__()
         width = 2 * config.width
         self.iterations = config.camera_iterations
-        self.token_norm = nn.LayerNorm(width)
+        self.token_norm = Norm(width)
         self.trunk = nn.ModuleList(
             Block(width, config.camera_attention_heads, scale=0.01)
             for _ in range(config.camera_depth)
         )
-        self.trunk_norm = nn.LayerNorm(width)
+        self.trunk_norm = Norm(width)
         self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_WIDTH))
-        self.embed_pose = nn.Linear(POSE_WIDTH, width)
-        self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
-        self.adaln_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.embed_pose = Linear(POSE_WIDTH, width)
+        self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 3 * width))
+        self.adaln_norm = Norm(width, elementwise_affine=False, eps=1e-6)
         self.pose_branch = Mlp(width, width // 2, POSE_WIDTH)
 
     def forward(self, camera_tokens: Tensor) -> tuple[Tensor, ...]:
@@ -41,22 +41,20 @@ class CameraHead(nn.Module):
             tuple of (B, S, 9): translation and quaternion (xyzw, any length) of camera-from-world,
             vertical and horizontal field of view in radians.
         """
-        tokens = self.token_norm(camera_tokens.to(self.token_norm.weight.dtype))
+        tokens = self.token_norm(camera_tokens)
         normed = self.adaln_norm(tokens)
         pose = None
         poses = []
         for _ in range(self.iterations):
             # Each pass corrects a given answer; gradients do not run through the chain of passes.
-            given = (
-                self.empty_pose_tokens.expand(*tokens.shape[:2], -1)
-                if pose is None
-                else pose.detach()
-            )
-            shift, scale, gate = self.poseLN_modulation(self.embed_pose(given)).chunk(3, dim=-1)
+            empty = self.empty_pose_tokens.float().expand(*tokens.shape[:2], -1)
+            given = empty if pose is None else pose.detach()
+            modulation = self.poseLN_modulation(self.embed_pose(given)).float()
+            shift, scale, gate = modulation.chunk(3, dim=-1)
             x = (tokens + gate * (normed * (1 + scale) + shift)).unsqueeze(1)
             for block in self.trunk:
                 x = block(x)
-            delta = self.pose_branch(self.trunk_norm(x.squeeze(1)))
+            delta = self.pose_branch(self.trunk_norm(x.squeeze(1))).float()
             pose = delta if pose is None else given + delta
             poses.append(torch.cat([pose[..., :7], F.relu(pose[..., 7:])], dim=-1))
         return tuple(poses)

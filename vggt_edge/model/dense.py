@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .aggregator import Tap
+from .layers import Norm
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -123,7 +124,7 @@ class DenseHead(nn.Module):
         self.patch_size = patch_size
         self.outputs = outputs
         self.position = position
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.projects = nn.ModuleList(nn.Conv2d(width, count, 1) for count in channels)
         self.resize_layers = nn.ModuleList(
             [
@@ -140,8 +141,8 @@ class DenseHead(nn.Module):
         aspect = cols / rows
         maps = []
         for level, x in enumerate(tokens):
-            x = self.norm(x.to(self.norm.weight.dtype)).transpose(1, 2).unflatten(2, (rows, cols))
-            x = self.projects[level](x)
+            x = self.norm(x).transpose(1, 2).unflatten(2, (rows, cols))
+            x = self.projects[level](x.to(self.projects[level].weight.dtype))
             if self.position:
                 x = add_position(x, aspect)
             maps.append(self.resize_layers[level](x))

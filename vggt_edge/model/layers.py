@@ -1,4 +1,9 @@
-"""The transformer block shared by encoder, aggregator and camera head."""
+"""The transformer block shared by encoder, aggregator and camera head.
+
+Precision: the residual stream, norms and LayerScale are float32 whatever the weights are; matrix
+products and attention run in the weights' precision. With the residual stream in bf16 too, depth
+was six times further from float32 (docs/LOG.md).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,29 @@ from .rope import rotate
 Tables = tuple[Tensor, Tensor]
 
 
+class Linear(nn.Linear):
+    """A linear layer that takes any precision and computes in its weights'."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    def outputs(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """(..., in) to the outputs ``start:stop`` alone."""
+        weight, bias = self.weight[start:stop], self.bias[start:stop]
+        return F.linear(x.to(weight.dtype), weight, bias)
+
+
+class Norm(nn.LayerNorm):
+    """Layer normalisation in float32, whatever comes in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to (..., width), float32."""
+        weight = None if self.weight is None else self.weight.float()
+        bias = None if self.bias is None else self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps)
+
+
 class LayerScale(nn.Module):
     """Per-channel gain on a residual branch (Touvron et al. 2021)."""
 
@@ -21,7 +49,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., width)."""
-        return x * self.gamma
+        return x.float() * self.gamma.float()
 
 
 class Mlp(nn.Module):
@@ -29,8 +57,8 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int, out: int | None = None):
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, out or width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, out or width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., out)."""
@@ -40,34 +68,45 @@ class Mlp(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention, cut where memory and sparsity need it cut.
 
-    ``split`` makes queries, keys and values of any tokens; ``attend`` lets queries look at keys;
-    ``merge`` projects what they saw. ``forward`` is the three in a row.
+    Tokens come as (B, V, P, width), P tokens of V views; queries, keys and values leave as
+    (B, heads, V * P, head width). ``attend`` lets queries look at keys, ``merge`` projects what
+    they saw.
     """
 
     def __init__(self, width: int, heads: int, qk_norm: bool = False):
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.width, self.heads, self.qk_norm = width, heads, qk_norm
+        self.qkv = Linear(width, 3 * width)
         if qk_norm:
-            self.q_norm = nn.LayerNorm(width // heads)
-            self.k_norm = nn.LayerNorm(width // heads)
-        self.qk_norm = qk_norm
-        self.proj = nn.Linear(width, width)
+            self.q_norm = Norm(width // heads)
+            self.k_norm = Norm(width // heads)
+        self.proj = Linear(width, width)
 
-    def split(self, x: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, V, P, width) tokens of V views to q, k, v of (B, heads, V * P, head width)."""
-        batch, views, per_view, width = x.shape
-        head = width // self.heads
-        q, k, v = self.qkv(x).view(batch, views * per_view, 3, self.heads, head).unbind(2)
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+    def _queries(self, q: Tensor, tables: Tables | None) -> Tensor:
+        return self._place(q, self.q_norm if self.qk_norm else None, tables)
+
+    def _keys(self, k: Tensor, tables: Tables | None) -> Tensor:
+        return self._place(k, self.k_norm if self.qk_norm else None, tables)
+
+    def _place(self, x: Tensor, norm: Norm | None, tables: Tables | None) -> Tensor:
+        """(B, V, P, width) to (B, heads, V * P, head width), normalised and turned in float32."""
+        dtype = x.dtype
+        x = x.unflatten(-1, (self.heads, -1))
+        if norm is not None:
+            x = norm(x)
         if tables is not None:
-            # The tables are float32; so is the product, which is rounded once at the end.
-            cos, sin = (t[:, None, :] for t in tables)
-            shape = (batch, views, per_view, self.heads, head)
-            q = rotate(q.view(shape), cos, sin).view_as(v).to(v.dtype)
-            k = rotate(k.view(shape), cos, sin).view_as(v).to(v.dtype)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            cos, sin = (table[:, None, :] for table in tables)
+            x = rotate(x, cos, sin)
+        return x.to(dtype).flatten(1, 2).transpose(1, 2)
+
+    def queries(self, x: Tensor, tables: Tables | None) -> Tensor:
+        """Queries alone."""
+        return self._queries(self.qkv.outputs(x, 0, self.width), tables)
+
+    def keys_values(self, x: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor]:
+        """Keys and values alone."""
+        k, v = self.qkv.outputs(x, self.width, 3 * self.width).chunk(2, dim=-1)
+        return self._keys(k, tables), self._place(v, None, None)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, heads, queries, head width) seen by the queries among the keys."""
@@ -79,7 +118,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, tables: Tables | None = None) -> Tensor:
         """(B, V, P, width) to the same; every token sees all V * P of its row of the batch."""
-        return self.merge(self.attend(*self.split(x, tables))).view_as(x)
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = self._queries(q, tables), self._keys(k, tables), self._place(v, None, None)
+        return self.merge(self.attend(q, k, v)).view_as(x)
 
 
 class Block(nn.Module):
@@ -89,44 +130,35 @@ class Block(nn.Module):
         self, width: int, heads: int, scale: float, eps: float = 1e-5, qk_norm: bool = False
     ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.norm1 = Norm(width, eps=eps)
         self.attn = Attention(width, heads, qk_norm)
         self.ls1 = LayerScale(width, scale)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.norm2 = Norm(width, eps=eps)
         self.mlp = Mlp(width, 4 * width)
         self.ls2 = LayerScale(width, scale)
 
-    def forward(self, x: Tensor, tables: Tables | None = None, chunk: int | None = None) -> Tensor:
-        """(B, V, P, width) to the same; the V views of a row attend to each other.
-
-        With ``chunk``, never more than so many views are in flight (inference only).
-        """
-        if chunk is not None and chunk < x.shape[1]:
-            return self._chunked(x, tables, chunk)
+    def forward(self, x: Tensor, tables: Tables | None = None) -> Tensor:
+        """(B, V, P, width) float32 to the same; the V views of a row attend to each other."""
         x = x + self.ls1(self.attn(self.norm1(x), tables))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-    def _chunked(self, x: Tensor, tables: Tables | None, views: int) -> Tensor:
-        """Hold, beyond input and output, only the keys and values of all views.
+    def update(self, x: Tensor, tables: Tables | None, views: int) -> None:
+        """``forward`` in place, with never more than ``views`` views in flight, for inference.
 
-        The output buffer carries the queries until the result of their chunk replaces them.
+        Beyond ``x`` only the keys and values of all views are held; the queries of a chunk are made
+        when its turn comes, before its residual changes.
         """
         batch, count, per_view, width = x.shape
-        head = width // self.attn.heads
-        out = torch.empty_like(x)
-        keys = x.new_empty(batch, count, per_view, self.attn.heads, head)
-        values = torch.empty_like(keys)
+        attn = self.attn
+        shape = (batch, attn.heads, count * per_view, width // attn.heads)
+        dtype = attn.qkv.weight.dtype
+        k, v = x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype)
         for start in range(0, count, views):
-            part = slice(start, start + views)
-            q, k, v = self.attn.split(self.norm1(x[:, part]), tables)
-            out[:, part] = q.transpose(1, 2).reshape(x[:, part].shape)
-            keys[:, part] = k.transpose(1, 2).reshape(keys[:, part].shape)
-            values[:, part] = v.transpose(1, 2).reshape(keys[:, part].shape)
-        k, v = (t.flatten(1, 2).transpose(1, 2) for t in (keys, values))
+            part = x[:, start : start + views]
+            tokens = slice(start * per_view, (start + views) * per_view)
+            k[:, :, tokens], v[:, :, tokens] = attn.keys_values(self.norm1(part), tables)
         for start in range(0, count, views):
-            part = slice(start, start + views)
-            q = out[:, part].reshape(batch, -1, self.attn.heads, head).transpose(1, 2)
-            seen = self.attn.merge(self.attn.attend(q, k, v)).view_as(x[:, part])
-            y = x[:, part] + self.ls1(seen)
-            out[:, part] = y + self.ls2(self.mlp(self.norm2(y)))
-        return out
+            part = x[:, start : start + views]
+            q = attn.queries(self.norm1(part), tables)
+            part += self.ls1(attn.merge(attn.attend(q, k, v)).view_as(part))
+            part += self.ls2(self.mlp(self.norm2(part)))

@@ -11,6 +11,7 @@ from .aggregator import Aggregator, Tap
 from .camera import CameraHead
 from .config import VGGTConfig
 from .dense import DenseHead, activate_depth, activate_points
+from .layers import LayerScale, Norm
 from .track import TrackHead
 
 
@@ -36,6 +37,19 @@ class VGGTOutput(NamedTuple):
     track: Tensor | None = None
     vis: Tensor | None = None
     conf: Tensor | None = None
+
+
+def precise_parameters(model: nn.Module) -> set[str]:
+    """Names of what stays float32 in a half-precision network: norms, LayerScale, dense heads.
+
+    They are few, and what is rounded there goes straight into depth.
+    """
+    return {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, (Norm, LayerScale, DenseHead))
+        for name, _ in module.named_parameters()
+    }
 
 
 class VGGT(nn.Module):
@@ -72,8 +86,8 @@ class VGGT(nn.Module):
         """One pass.
 
         Args:
-            images: (B, S, 3, H, W) in [0, 1]; H and W multiples of the patch size. The first view
-                fixes the world frame.
+            images: (B, S, 3, H, W) in [0, 1], or uint8; H and W multiples of the patch size. The
+                first view fixes the world frame.
             query_points: (B, N, 2) pixels (column, row) of the first view, to be tracked.
             heads: which heads to run, all that were built when None.
             chunk: views in flight at a time in the aggregator (inference only), None for all.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import VGGTConfig
-from .layers import Block
+from .layers import Block, Norm
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -38,8 +38,9 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, rows * cols, width)."""
-        return self.proj(images).flatten(2).transpose(1, 2)
+        """(N, 3, H, W) to (N, rows * cols, width) float32."""
+        x = self.proj(images.to(self.proj.weight.dtype))
+        return x.float().flatten(2).transpose(1, 2)
 
 
 class VisionTransformer(nn.Module):
@@ -60,30 +61,30 @@ class VisionTransformer(nn.Module):
             Block(width, config.attention_heads, scale=1.0, eps=1e-6)
             for _ in range(config.encoder_depth)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = Norm(width, eps=1e-6)
 
     def position_embedding(self, rows: int, cols: int) -> Tensor:
         """(1, rows * cols, width) learned embeddings resampled to the grid of the input."""
-        patches = self.pos_embed[:, 1:]
+        patches = self.pos_embed[:, 1:].float()
         if (rows, cols) == (self.grid, self.grid):
             return patches
-        square = patches.float().view(self.grid, self.grid, -1)
+        square = patches.view(self.grid, self.grid, -1)
         vertical = resize_matrix(rows, self.grid).to(square.device)
         horizontal = resize_matrix(cols, self.grid).to(square.device)
         resized = torch.einsum("rg,ghc->rhc", vertical, square)
         resized = torch.einsum("kh,rhc->rkc", horizontal, resized)
-        return resized.reshape(1, rows * cols, -1).to(patches.dtype)
+        return resized.reshape(1, rows * cols, -1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] to (N, rows * cols, width) patch tokens."""
-        images = images.float()
+        """(N, 3, H, W) in [0, 1], or uint8, to (N, rows * cols, width) patch tokens, float32."""
+        images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1)
         std = images.new_tensor(IMAGE_STD).view(3, 1, 1)
-        x = self.patch_embed(((images - mean) / std).to(self.cls_token.dtype))
+        x = self.patch_embed((images - mean) / std)
         rows, cols = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         x = x + self.position_embedding(rows, cols)
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
-        registers = self.register_tokens.expand(len(x), -1, -1)
+        cls = (self.cls_token.float() + self.pos_embed[:, :1].float()).expand(len(x), -1, -1)
+        registers = self.register_tokens.float().expand(len(x), -1, -1)
         x = torch.cat([cls, registers, x], dim=1).unsqueeze(1)
         for block in self.blocks:
             x = block(x)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import PICKLE_ERRORS, refusal
-from ..errors import OutputError
+from ..errors import NumericError, OutputError
 from ..model.aggregator import Tap
 from ..model.config import VGGTConfig
 from ..model.vggt import VGGT
@@ -158,7 +158,7 @@ class Trainer:
         values = self.backward(make_batch(world), {"camera": camera, "depth": 1.0, "point": 1.0})
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if not math.isfinite(float(norm)):
-            raise FloatingPointError(f"gradient of step {self.step} is not finite")
+            raise NumericError(f"the gradient of step {self.step} is not finite")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # A short run needs a shorter memory than a long one.
