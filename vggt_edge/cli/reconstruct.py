@@ -112,7 +112,7 @@ def command(
     # The libraries behind these take seconds to load; --help should not.
     from .. import api, memory, outputs
     from ..errors import InputError
-    from ..hardware import pick_device, pick_dtype
+    from ..hardware import keep_heap, pick_device, pick_dtype
     from ..images import read_views
     from ..outputs.files import check_writable
     from ..scene.reconstruct import reconstruct
@@ -126,6 +126,7 @@ def command(
         raise InputError("--full-resolution is about depth maps: add depth or exr to --formats")
     check_writable(out)
     target = pick_device(device)
+    keep_heap()
     precision = pick_dtype(dtype, target)
     weights = describe(model)
     progress = on_terminal()

@@ -54,7 +54,7 @@ def command(
     --model. Ctrl-C stops it; the same command resumes from the last checkpoint.
     """
     from ..errors import InputError
-    from ..hardware import pick_device
+    from ..hardware import keep_heap, pick_device
     from ..model.config import PRESETS
     from ..model.vggt import VGGT
     from ..outputs.files import check_writable
@@ -68,6 +68,7 @@ def command(
     if not batch > 0:
         raise InputError(f"--batch {batch}: give a number above 0")
     target = pick_device(device)
+    keep_heap()
     curves.check()
     check_writable(folder)
     config = TrainConfig(

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import MissingExtraError
-from ..outputs.files import replacing
+from ..files import replacing
 
 PANELS = (
     ("loss", ("depth", "camera", "point")),

@@ -17,6 +17,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
+from ..hardware import keep_heap
 from ..worlds import WorldBatch, render
 from .batch import regroup
 from .curriculum import Draw

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..checkpoint import PICKLE_ERRORS, refusal
 from ..errors import NumericError, OutputError
+from ..files import replacing
 from ..model.aggregator import Tap
 from ..model.config import VGGTConfig
 from ..model.vggt import VGGT
-from ..outputs.files import replacing
 from ..worlds import WorldBatch
 from .batch import Batch, make_batch
 from .curriculum import CURRICULUM, Draw, Stage, draw, stage_at
