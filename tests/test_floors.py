@@ -16,7 +16,7 @@ ROOT = Path(vggt_edge.__file__).parent
 # A folder counts as one. Fractions order the modules of one topic. What is new needs a floor.
 FLOORS = {
     "errors": 0, "geometry": 0,
-    "types": 0.1, "hardware": 0.1,
+    "types": 0.1, "hardware": 0.1, "files": 0.1,
     "metrics": 0.2, "sparse_model": 0.2,
     "model": 1,
     "hub": 2, "memory": 2, "preprocess": 2, "worlds": 2,

@@ -16,11 +16,11 @@ import numpy as np
 
 from .. import geometry
 from ..errors import InputError, OutputError
+from ..files import replacing
 from ..sparse_model import SparseModel
 from ..types import Cameras
 from . import colmap_binary, colmap_text
 from .colmap_records import NO_POINT, CameraRecords, ImageRecords, MalformedError, PointRecords
-from .files import replacing
 
 Records = TypeVar("Records")
 
@@ -37,9 +37,10 @@ def write(
     """Write a model into ``folder/sparse/0`` and return that folder.
 
     With the source pictures in ``folder/images`` the folder is a data set that COLMAP, gsplat and
-    nerfstudio train on as it is. Every image gets a frame and every camera a rig of its own; ids count from 1 in the order of the model. The five files appear
-    together once all are complete; files of the kind that is not written are removed from there,
-    because COLMAP would mix them with the new ones.
+    nerfstudio train on as it is. Every image gets a frame and every camera a rig of its own; ids
+    count from 1 in the order of the model. The five files appear together once all are complete;
+    files of the kind that is not written are removed from there, because COLMAP would mix them with
+    the new ones.
 
     Args:
         model: what to write.

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OutputError
+from ..files import replacing
 from ..types import Prediction
-from .files import replacing
 
 SIDECAR = "depth.json"
 NO_DEPTH = "there is no depth to write: predict with heads=('camera', 'depth')"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MissingExtraError, OutputError
+from ..files import replacing
 from ..types import Prediction
 from .depth import NO_DEPTH, DepthMapOf, valid_depth, view_resolution
-from .files import replacing
 
 
 def write(

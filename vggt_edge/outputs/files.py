@@ -1,53 +1,5 @@
-"""Files that appear whole or not at all."""
+"""The old place of ``vggt_edge.files``, until the command line imports from there."""
 
-from __future__ import annotations
+from ..files import check_writable, replacing
 
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-from ..errors import OutputError
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; it becomes ``path``, or is removed on failure.
-
-    The folder is made if need be, and the temporary name keeps the suffix of ``path``, since some
-    libraries choose the format by it. ``os.replace`` within one folder is atomic: a reader sees the
-    old file or the new one. Ctrl-C removes the temporary file too.
-
-    Raises:
-        OutputError: the folder cannot be made or written, the disk is full or ``path`` is a folder.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot write {path}: {reason}; choose another folder or free some space"
-        ) from error
-
-
-def check_writable(folder: str | Path) -> None:
-    """Refuse, before the work, a folder that ``replacing`` could not write into. Makes nothing.
-
-    Raises:
-        OutputError: something on the way to it is a file, or it cannot be written.
-    """
-    place = os.path.abspath(folder)
-    while not os.path.lexists(place):
-        place = os.path.dirname(place)
-    if not os.path.isdir(place):
-        raise OutputError(f"cannot write {folder}: {place} is no folder; choose another one")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {folder}: {place} is read-only; choose another folder")
+__all__ = ["check_writable", "replacing"]

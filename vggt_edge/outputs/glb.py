@@ -22,8 +22,8 @@ import numpy as np
 
 from .. import geometry
 from ..errors import OutputError
+from ..files import replacing
 from ..types import Scene
-from .files import replacing
 
 GLTF_FROM_WORLD = np.diag([1.0, -1.0, -1.0])
 

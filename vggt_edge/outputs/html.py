@@ -28,8 +28,8 @@ from PIL import Image
 
 from .. import geometry
 from ..errors import OutputError
+from ..files import replacing
 from ..types import Scene
-from .files import replacing
 
 SOURCES = Path(__file__).parent / "viewer"
 SCRIPTS = (

@@ -32,8 +32,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..files import replacing
 from ..types import Cameras, Prediction, Scene, Views
-from .files import replacing
 
 FORMAT = "vggt-edge 1"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import replacing
 from ..types import Scene
-from .files import replacing
 
 _VERTEX = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingExtraError, OutputError
+from ..files import replacing
 from ..types import Scene
-from .files import replacing
 
 _JPEG_QUALITY = 90
 

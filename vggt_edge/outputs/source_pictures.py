@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..files import replacing
 from ..images import load_sources
 from ..pictures import quiet
 from ..types import Views
-from .files import replacing
 
 _ORIENTATION = 274
 _LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif")

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
+from ..files import replacing
 from ..types import Scene
-from .files import replacing
 
 _CAMERA_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 

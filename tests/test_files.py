@@ -6,7 +6,7 @@ import os
 import pytest
 
 from vggt_edge.errors import OutputError
-from vggt_edge.outputs.files import check_writable, replacing
+from vggt_edge.files import check_writable, replacing
 
 
 def test_the_file_appears_whole_with_its_suffix_and_ordinary_rights(tmp_path):
