@@ -31,7 +31,7 @@ def test_the_png_gives_the_depth_back_within_half_a_count(tmp_path):
     step = sidecar["units_per_count"]
     assert sidecar["units"] == "arbitrary"
     shown = prediction.views.valid_mask() & np.isfinite(holes) & (holes > 0)
-    assert step == pytest.approx(holes[shown].max() / 65535)
+    assert step == pytest.approx(holes[shown].max() / 65534)
     for i, view in enumerate(sidecar["views"]):
         counts = read_png(tmp_path / "depth" / view["file"])
         assert counts.shape == (HEIGHT, WIDTH) == (view["height"], view["width"])
@@ -50,16 +50,63 @@ def test_the_png_gives_the_depth_back_within_half_a_count(tmp_path):
         elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
     )
 )
-def test_any_depth_is_valid_where_it_was_and_never_saturates(tmp_path_factory, values):
+def test_any_depth_is_right_within_half_a_count_or_marked(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("depth")
     views = Views.from_images(np.zeros((1, 3, 4, 3), np.uint8), ("a",))
     path = depth.write(Prediction(views, depth=values), folder)
-    step = json.loads(path.read_text())["units_per_count"]
+    sidecar = json.loads(path.read_text())
+    step, furthest = sidecar["units_per_count"], sidecar["furthest"]
     counts, valid = read_png(folder / "a.png"), np.isfinite(values[0]) & (values[0] > 0)
     np.testing.assert_array_equal(counts > 0, valid)
-    wanted = values[0][valid].astype(np.float64)
-    error = np.abs(counts[valid] * step - wanted)
+    wanted, counts = values[0][valid].astype(np.float64), counts[valid]
+    beyond = counts == sidecar["beyond"]
+    assert (wanted[beyond] >= furthest * (1 - 1e-6)).all()
+    wanted, counts = wanted[~beyond], counts[~beyond]
+    assert (wanted <= furthest * (1 + 1e-6)).all()
+    error = np.abs(counts * step - wanted)
     assert (error <= np.where(wanted < step / 2, step, step / 2 * (1 + 1e-6))).all()
+
+
+@pytest.mark.parametrize("share", [0, 0.4])
+@pytest.mark.parametrize("units", ["arbitrary", "metres"])
+def test_a_far_sky_leaves_the_rest_its_precision(tmp_path, share, units):
+    prediction = make_scene().prediction
+    values = prediction.depth.copy()  # 1 to 3
+    values[:, : 3 + round(18 * share)] = 1e5
+    values[0, 10, 10] = 1e5
+    prediction = replace(prediction, depth=values)
+    sidecar = json.loads(depth.write(prediction, tmp_path, units=units).read_text())
+    assert sidecar["units_per_count"] < 0.003 and sidecar["furthest"] > 60
+    shown = prediction.views.valid_mask()
+    for i, view in enumerate(sidecar["views"]):
+        counts = read_png(tmp_path / view["file"])
+        far = shown[i] & (values[i] == 1e5)
+        np.testing.assert_array_equal(counts == sidecar["beyond"], far)
+
+
+def test_confidence_is_written_by_rank_over_all_views(tmp_path):
+    prediction = make_scene().prediction
+    confidence, holes = prediction.depth_confidence.copy(), prediction.depth.copy()
+    confidence[0] *= 100
+    holes[1, 10, 4] = np.nan
+    confidence[1, 10, 5] = np.nan
+    prediction = replace(prediction, depth_confidence=confidence, depth=holes)
+    sidecar = json.loads(depth.write(prediction, tmp_path).read_text("utf-8"))
+    valid = prediction.views.valid_mask() & (holes > 0) & np.isfinite(confidence)
+    counts = np.stack([read_png(tmp_path / view["confidence"]) for view in sidecar["views"]])
+    np.testing.assert_array_equal(counts > 0, valid)
+    everything = np.sort(confidence[valid])
+    share = np.searchsorted(everything, confidence[valid], side="right") / len(everything)
+    np.testing.assert_allclose(counts[valid] / 65535, share, atol=2 / len(everything))
+    values = np.interp(counts[valid] / 655.35, range(101), sidecar["confidence_percentiles"])
+    assert np.median(np.abs(values / confidence[valid] - 1)) < 0.02
+
+
+def test_without_confidence_there_are_no_ranks(tmp_path):
+    prediction = replace(make_scene().prediction, depth_confidence=None)
+    sidecar = json.loads(depth.write(prediction, tmp_path).read_text("utf-8"))
+    assert "confidence" not in sidecar and "confidence" not in sidecar["views"][0]
+    assert not (tmp_path / "confidence").exists()
 
 
 @pytest.mark.parametrize(("scale", "step"), [(1, 0.001), (100, None)])
@@ -69,7 +116,7 @@ def test_metres_are_millimetres_unless_they_would_saturate(tmp_path, scale, step
     written = json.loads(depth.write(prediction, tmp_path, units="metres").read_text())
     if step is None:
         deepest = prediction.depth[prediction.views.valid_mask()].max()
-        step = pytest.approx(deepest / 65535)
+        step = pytest.approx(deepest / 65534)
     assert written["units_per_count"] == step and written["units"] == "metres"
 
 

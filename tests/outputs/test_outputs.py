@@ -46,6 +46,11 @@ def test_full_resolution_depth_has_the_size_of_the_pictures(tmp_path):
             counts = np.asarray(image)
         truth = full_resolution(scene.prediction, i)
         np.testing.assert_array_equal(counts > 0, np.isfinite(truth.depth))
+        with Image.open(written["depth"].parent / view["confidence"]) as image:
+            ranks = np.asarray(image)
+        np.testing.assert_array_equal(ranks > 0, counts > 0)
+        order = np.argsort(truth.confidence[counts > 0])
+        assert (np.diff(ranks[counts > 0][order].astype(int)) >= 0).all() and np.ptp(ranks) > 50000
         step = sidecar["units_per_count"]
         error = np.abs(counts * step - truth.depth)[counts > 0]
         assert error.max() <= step * 0.5001 and counts.max() > 10000
@@ -87,6 +92,21 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, name):
     scene = with_pictures(make_scene(), tmp_path / "photos")
     with pytest.raises(OutputError, match="file"):
         outputs.write(scene, tmp_path / "file" / "out", (name,))
+
+
+@pytest.mark.parametrize("name", ["glb", "html", "transforms", "depth", "exr"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_json_is_never_written_with_nan(tmp_path, name, value):
+    scene = make_scene()
+    cameras = scene.cameras
+    cameras.intrinsics[1, 0, 2] = value
+    views = scene.views
+    views = replace(views, sources=views.names, source_sizes=np.tile(views.size, (3, 1)))
+    views = replace(views, source_from_view=np.tile(np.eye(3), (3, 1, 1)))
+    scene = replace(scene, prediction=replace(scene.prediction, views=views))
+    with pytest.raises(OutputError, match=r"NaN or infinite"), np.errstate(invalid="ignore"):
+        outputs.write(scene, tmp_path, (name,))
+    assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("scene.*"))
 
 
 def test_formats_that_need_cameras_say_so(tmp_path):

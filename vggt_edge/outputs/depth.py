@@ -1,8 +1,7 @@
-"""Depth maps as 16-bit PNG, with their scale and cameras in a sidecar ``depth.json``."""
+"""Depth and confidence as 16-bit PNG, with scale and cameras in a sidecar ``depth.json``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -13,11 +12,20 @@ from PIL import Image
 from ..errors import OutputError
 from ..files import replacing
 from ..types import Prediction
+from . import finite_json
+from .depth_counts import (
+    BEYOND,
+    NONE,
+    confidence_quantiles,
+    count_depth,
+    count_rank,
+    depth_step,
+    valid_depth,
+)
 
 SIDECAR = "depth.json"
+CONFIDENCE = "confidence"
 NO_DEPTH = "there is no depth to write: predict with heads=('camera', 'depth')"
-_COUNTS = 65535
-_MILLIMETRE = 0.001
 
 
 class DepthMap(Protocol):
@@ -71,12 +79,6 @@ def view_resolution(prediction: Prediction, index: int) -> DepthMap:
     )
 
 
-def valid_depth(depth: np.ndarray) -> np.ndarray:
-    """Bool: where a depth map holds a depth, positive and finite."""
-    valid: np.ndarray = np.isfinite(depth) & (depth > 0)
-    return valid
-
-
 def write(
     prediction: Prediction,
     folder: str | Path,
@@ -86,17 +88,20 @@ def write(
 ) -> Path:
     """Write ``NAME.png`` for each view and then the sidecar, whose path is returned.
 
-    A count of 0 is no depth, any other is ``depth / units_per_count`` rounded. Metric depth below
-    65.5 m is written in millimetres, as RGB-D tools expect; else the deepest pixel of all views
-    gets the count 65535. So nothing saturates, and a depth read back is within half a count (a
-    depth smaller than that becomes one count, to stay valid).
+    A count of 0 is no depth, 65535 is a depth beyond the scale (``furthest`` in the sidecar), any
+    other is ``depth / units_per_count`` rounded: read back within half a count, but a smaller depth
+    becomes one count, to stay valid. ``depth_counts.depth_step`` chooses the scale.
+
+    ``confidence/NAME.png``, of the same size, holds the rank of each pixel's confidence among all
+    pixels of all views: count / 65535 is the share of them that are at most as confident, 0 where
+    there is no depth. ``confidence_percentiles`` in the sidecar are the values behind the ranks.
 
     Args:
         prediction: with depth.
         folder: made if need be.
         units: "arbitrary" or "metres", as in ``Scene``.
         depth_map: the depth of a view at the wanted resolution, called for one view at a time
-            (``scene.full_resolution.full_resolution``). It must not exceed the view's own range.
+            (``scene.full_resolution.full_resolution``).
 
     Raises:
         OutputError: no depth, or a file cannot be written.
@@ -104,45 +109,61 @@ def write(
     folder = Path(folder)
     if prediction.depth is None:
         raise OutputError(NO_DEPTH)
-    step = _step(prediction.depth, prediction.views.valid_mask(), units)
+    shown = prediction.views.valid_mask()
+    step = depth_step(prediction.depth, shown, units)
+    quantiles = _quantiles(prediction, shown)
     entries = []
     for index, name in enumerate(prediction.views.names):
         current = depth_map(prediction, index)
-        valid = valid_depth(current.depth)
-        depth = np.where(valid, current.depth, 0).astype(np.float64)
-        counts = np.where(valid, np.clip(np.rint(depth / step), 1, _COUNTS), 0).astype(np.uint16)
-        with replacing(folder / f"{name}.png") as temporary:
-            # Level 1 is a third faster than the default and costs a few per cent of size.
-            Image.fromarray(counts).save(temporary, compress_level=1)
+        counts = count_depth(current.depth, step)
+        _save(counts, folder / f"{name}.png")
         entry: dict[str, object] = {
             "name": name,
             "file": f"{name}.png",
             "height": counts.shape[0],
             "width": counts.shape[1],
         }
+        if current.confidence is not None:
+            entry["confidence"] = f"{CONFIDENCE}/{name}.png"
+            ranks = count_rank(current.confidence, counts != NONE, quantiles)
+            _save(ranks, folder / CONFIDENCE / f"{name}.png")
         if current.intrinsics is not None:
             entry["intrinsics"] = current.intrinsics.tolist()
         if prediction.cameras is not None:
             entry["camera_from_world"] = prediction.cameras.camera_from_world[index].tolist()
         entries.append(entry)
-    sidecar = {
-        "format": "vggt-edge depth 1",
+    sidecar: dict[str, object] = {
+        "format": "vggt-edge depth 2",
         "units": units,
         "units_per_count": step,
-        "no_depth": 0,
-        "depth": "z in the camera frame, OpenCV axes; integer pixel coordinates are pixel centres",
-        "views": entries,
+        "no_depth": NONE,
+        "beyond": BEYOND,
+        "furthest": step * (BEYOND - 0.5),
+        "depth": "z in the camera frame, OpenCV axes; integer pixel coordinates are pixel centres; "
+        "the count 'beyond' is any depth above 'furthest'",
     }
+    if len(quantiles):
+        sidecar["confidence"] = (
+            "count / 65535 is the share of all pixels that are at most as confident, 0 is no depth"
+        )
+        every = np.linspace(0, len(quantiles) - 1, 101).round().astype(np.intp)
+        sidecar["confidence_percentiles"] = quantiles[every].tolist()
+    sidecar["views"] = entries
+    text = finite_json.encode(sidecar, folder / SIDECAR, indent=1)
     with replacing(folder / SIDECAR) as temporary:
-        temporary.write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
     return folder / SIDECAR
 
 
-def _step(depth: np.ndarray, shown: np.ndarray, units: str) -> float:
-    deepest = 0.0
-    for current, mask in zip(depth, shown, strict=True):
-        values = current[mask & valid_depth(current)]
-        deepest = max(deepest, float(values.max(initial=0.0)))
-    if units == "metres" and deepest <= _COUNTS * _MILLIMETRE:
-        return _MILLIMETRE
-    return deepest / _COUNTS if deepest > 0 else 1.0
+def _quantiles(prediction: Prediction, shown: np.ndarray) -> np.ndarray:
+    depth, confidence = prediction.depth, prediction.depth_confidence
+    if depth is None or confidence is None:
+        return np.zeros(0)
+    views = zip(depth, confidence, shown, strict=True)
+    return confidence_quantiles((c[mask & valid_depth(d)] for d, c, mask in views), depth.size)
+
+
+def _save(counts: np.ndarray, path: Path) -> None:
+    with replacing(path) as temporary:
+        # Level 1 is a third faster than the default and costs a few per cent of size.
+        Image.fromarray(counts).save(temporary, compress_level=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,9 @@ import numpy as np
 from ..errors import MissingExtraError, OutputError
 from ..files import replacing
 from ..types import Prediction
-from .depth import NO_DEPTH, DepthMapOf, valid_depth, view_resolution
+from . import finite_json
+from .depth import NO_DEPTH, DepthMapOf, view_resolution
+from .depth_counts import valid_depth
 
 
 def write(
@@ -43,6 +44,7 @@ def write(
     if prediction.depth is None:
         raise OutputError(NO_DEPTH)
     for index, name in enumerate(prediction.views.names):
+        path = folder / f"{name}.exr"
         current = depth_map(prediction, index)
         valid = valid_depth(current.depth)
         channels = {"Z": np.where(valid, current.depth, 0).astype(np.float32)}
@@ -54,11 +56,10 @@ def write(
             "units": units,
         }
         if current.intrinsics is not None:
-            header["intrinsics"] = json.dumps(current.intrinsics.tolist())
+            header["intrinsics"] = finite_json.encode(current.intrinsics.tolist(), path)
         if prediction.cameras is not None:
             pose = prediction.cameras.camera_from_world[index]
-            header["camera_from_world"] = json.dumps(pose.tolist())
-        path = folder / f"{name}.exr"
+            header["camera_from_world"] = finite_json.encode(pose.tolist(), path)
         with replacing(path) as temporary:
             try:
                 OpenEXR.File(header, channels).write(str(temporary))

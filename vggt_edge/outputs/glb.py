@@ -13,7 +13,6 @@ exact). Specification: Khronos glTF 2.0, sections 3.7.2 (meshes), 3.10 (cameras)
 from __future__ import annotations
 
 import colorsys
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from .. import geometry
 from ..errors import OutputError
 from ..files import replacing
 from ..types import Scene
+from . import finite_json
 
 GLTF_FROM_WORLD = np.diag([1.0, -1.0, -1.0])
 
@@ -206,7 +206,7 @@ class _Document:
         }
         if not self.roots:
             raise OutputError(f"cannot write {path}: the scene has neither points nor cameras")
-        text = json.dumps(tree, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        text = finite_json.encode(tree, path).encode("utf-8")
         text += b" " * (-len(text) % 4)
         total = 12 + 8 + len(text) + 8 + self.length
         if total > _MOST_BYTES:

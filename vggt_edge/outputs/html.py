@@ -17,7 +17,6 @@ import base64
 import hashlib
 import html
 import io
-import json
 import re
 import zlib
 from pathlib import Path
@@ -30,6 +29,7 @@ from .. import geometry
 from ..errors import OutputError
 from ..files import replacing
 from ..types import Scene
+from . import finite_json
 
 SOURCES = Path(__file__).parent / "viewer"
 SCRIPTS = (
@@ -81,14 +81,15 @@ def write(scene: Scene, path: Path) -> Path:
             f"{path}: an HTML page holds at most {MAX_VIEWS:,} views, this scene has "
             f"{len(scene.views):,}: write a part of it"
         )
-    # scene.html is called after the folder it is in.
-    page = _page(scene, path.resolve().parent.name if path.stem == "scene" else path.stem)
+    page = _page(scene, path)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def _page(scene: Scene, title: str) -> str:
+def _page(scene: Scene, path: Path) -> str:
+    # scene.html is called after the folder it is in.
+    title = path.resolve().parent.name if path.stem == "scene" else path.stem
     order = _raster_order(scene)
     points = scene.points[order].astype(np.float32)
     extent = _extent(points, scene)
@@ -131,7 +132,7 @@ def _page(scene: Scene, title: str) -> str:
         "style_hash": _content_hash(style),
         "script": script,
         "script_hash": _content_hash(script),
-        "scene": _json_for_script(description),
+        "scene": _json_for_script(description, path),
         "points": base64.b64encode(packed).decode(),
     }
     # One pass, so that nothing that is put in is taken for a placeholder.
@@ -147,9 +148,9 @@ def _content_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _json_for_script(value: object) -> str:
+def _json_for_script(value: object, path: Path) -> str:
     """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    text = finite_json.encode(value, path)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

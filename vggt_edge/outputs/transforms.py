@@ -7,7 +7,6 @@ Reference: docs.nerf.studio, "Data conventions".
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from ..errors import OutputError
 from ..files import replacing
 from ..types import Scene
+from . import finite_json
 
 _CAMERA_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -60,8 +60,9 @@ def write(
     tree: dict[str, object] = {"camera_model": "OPENCV", "frames": frames}
     if ply is not None:
         tree["ply_file_path"] = _relative(Path(ply), path.parent)
+    text = finite_json.encode(tree, path, indent=1)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 
