@@ -24,21 +24,25 @@ class VGGTEdgeError(Exception):
 
 
 class InputError(VGGTEdgeError):
-    """Something the user handed in cannot be used."""
+    """Something the user handed in cannot be used; itself about options, its heirs about files."""
+
+    exit_code = 2
 
 
 class ImageError(InputError):
     """An image, video, folder or URL that cannot be turned into views."""
 
+    exit_code = 1
+
 
 class CheckpointError(InputError):
     """A weight file that is corrupt, hostile or of another architecture."""
 
+    exit_code = 1
+
 
 class RecipeError(InputError):
     """A compression recipe or sparsity plan that is unknown or impossible."""
-
-    exit_code = 2
 
 
 class OutputError(VGGTEdgeError):

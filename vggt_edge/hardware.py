@@ -15,6 +15,7 @@ import torch
 from .errors import InputError
 
 CGROUP = Path("/sys/fs/cgroup")
+CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -67,7 +68,7 @@ def pick_dtype(
         return DTYPES[dtype]
     if dtype != "auto":
         raise InputError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
-    kind = (device or torch.device("cpu")).type
+    kind = (device or CPU).type
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     if kind == "cpu" and cpu_has_bf16():

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 from PIL import Image
 from tqdm import tqdm
 
 from . import pictures, sources, video
 from .errors import InputError, TooLargeError
+from .hardware import CPU, available_memory
 from .pictures import unusable
 from .preprocess import Placement, Size, place
 from .types import Views
@@ -115,6 +115,20 @@ def read_views(
     return _views(shots, placements, images, sorted(read))
 
 
+def check_inputs(inputs: str | Path | Sequence[str | Path]) -> None:
+    """Say what is wrong with paths, folders and globs, before time is spent on anything else.
+
+    Downloads nothing and opens no picture.
+
+    Raises:
+        ImageError: an input that does not exist, matches nothing or holds no images.
+    """
+    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    local = [one for one in given if not sources.is_url(str(one))]
+    if local or not given:
+        sources.expand(local, folder="")
+
+
 def load_source(source: str) -> np.ndarray:
     """(H, W, 3) uint8: the upright RGB picture, at full resolution, that a view came from.
 
@@ -188,7 +202,7 @@ def _shots(files: list[sources.Source], fps: float | None, every: int | None) ->
 
 def _white(count: int, size: Size) -> np.ndarray:
     """(count, H, W, 3) uint8 views, white all over."""
-    needed, free = count * size[0] * size[1] * 3, psutil.virtual_memory().available
+    needed, free = count * size[0] * size[1] * 3, available_memory(CPU)
     if needed > 0.8 * free:
         raise TooLargeError(
             f"{count} views of {size[1]}x{size[0]} need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB "

@@ -67,6 +67,20 @@ def dense_chunk(height: int, width: int) -> int:
     return max(1, DENSE_CHUNK_PIXELS // (height * width))
 
 
+def require_weights(source: object, need: int, device: torch.device) -> None:
+    """Refuse weights of ``need`` bytes that would not fit.
+
+    Raises:
+        TooLargeError: with both sizes.
+    """
+    have = available_memory(device)
+    if need > have:
+        raise TooLargeError(
+            f"{source}: its weights need {need / 1e9:.1f} GB on {device.type}, {have / 1e9:.1f} GB "
+            "are free; load fewer heads, use --dtype bf16, or a smaller model"
+        )
+
+
 def require(
     config: VGGTConfig,
     views: int,

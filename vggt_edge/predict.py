@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from . import geometry, memory
-from .errors import InputError, NumericError
+from .errors import InputError, NumericError, TooLargeError
 from .model.vggt import VGGT, VGGTOutput
 from .types import Cameras, Prediction, Views
 
@@ -123,8 +123,16 @@ def predict(
     chunk = memory.aggregator_chunk(config, height, width)
     steps = -(-len(views) // chunk) * (config.encoder_depth + 2 * config.depth)
     images = to_tensor(views, parameter.device)
-    with _progress(model, steps, progress):
-        output = model(
-            images, heads=wanted, chunk=chunk, dense_chunk=memory.dense_chunk(height, width)
-        )
+    try:
+        with _progress(model, steps, progress):
+            output = model(
+                images, heads=wanted, chunk=chunk, dense_chunk=memory.dense_chunk(height, width)
+            )
+    except RuntimeError as error:  # torch's own out-of-memory errors among them
+        if "out of memory" in str(error) or "allocate memory" in str(error):
+            raise TooLargeError(
+                f"{len(views)} views of {width}x{height} ran out of memory on "
+                f"{parameter.device.type}; use fewer views (--limit) or a smaller --size"
+            ) from error
+        raise
     return to_prediction(output, views)

@@ -7,6 +7,7 @@ from a file name.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import hub
+from . import hub, memory
 from .checkpoint import (
     FORMAT,
     METADATA_KEY,
@@ -91,6 +92,12 @@ def _assign_content(
     return _assign(config, tensors, dtype, device)
 
 
+def _license(source: str | Path, stated: str) -> str:
+    """The file's own word, else what is known of the hub name it was fetched by."""
+    known = hub.KNOWN.get(str(source))
+    return known.license if known and stated == hub.UNKNOWN_LICENSE else stated
+
+
 def load(
     source: str | Path = "pocket",
     *,
@@ -113,22 +120,24 @@ def load(
     Raises:
         CheckpointError: a corrupt or hostile file, or wrong names or shapes.
         OfflineError: a hub name that is not cached and cannot be fetched.
+        TooLargeError: when the weights would not fit in memory.
     """
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     path = locate(source, notify)
-    terms = hub.KNOWN[str(source)].license if str(source) in hub.KNOWN else hub.UNKNOWN_LICENSE
     if path.suffix != ".safetensors":
         model = _assign_content(path, read_pickle(path), heads, precision, target)
-        model.license = terms
+        model.license = _license(source, hub.UNKNOWN_LICENSE)
         return model
     header = read_header(path)
     if header.recipe is not None:
         raise refusal(path, f"compressed with {header.recipe}, which needs a newer version")
     config = _wanted_heads(path, header.config, heads)
-    tensors = read_safetensors(path, _of_network(header.shapes, config))
-    model = _assign(config, tensors, precision, target)
-    model.license = terms if header.license == hub.UNKNOWN_LICENSE else header.license
+    names = list(_of_network(header.shapes, config))
+    count = sum(math.prod(header.shapes[name]) for name in names)
+    memory.require_weights(path, count * precision.itemsize, target)
+    model = _assign(config, read_safetensors(path, names), precision, target)
+    model.license = _license(source, header.license)
     return model
 
 
@@ -165,10 +174,12 @@ def describe(source: str | Path) -> Header:
     """
     path = locate(source)
     if path.suffix == ".safetensors":
-        return read_header(path)
+        header = read_header(path)
+        return replace(header, license=_license(source, header.license))
     content = read_pickle(path)
     shapes, dtypes = shapes_of(content), dtypes_of(content)
-    return Header(path, recognise(path, shapes), shapes, dtypes, None, hub.UNKNOWN_LICENSE)
+    terms = _license(source, hub.UNKNOWN_LICENSE)
+    return Header(path, recognise(path, shapes), shapes, dtypes, None, terms)
 
 
 def save(model: VGGT, path: str | Path, license: str | None = None) -> Path:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import InputError, VGGTEdgeError
+from ..errors import VGGTEdgeError
 from . import reconstruct, train, weights
 from .report import plain_warnings
 
@@ -68,8 +68,7 @@ def main() -> None:
         with plain_warnings():
             app(prog_name="vggt-edge")
     except VGGTEdgeError as error:
-        # Its subclasses are about files; InputError itself is about the options.
-        _fail(str(error), 2 if type(error) is InputError else error.exit_code)
+        _fail(str(error), error.exit_code)
     except OSError as error:  # such as a full disk behind standard output
         _fail(str(error), 1)
     except MemoryError:

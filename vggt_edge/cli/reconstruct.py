@@ -75,7 +75,7 @@ def command(
             help="Drop the least confident PERCENT of the points.",
             metavar="PERCENT",
             min=0,
-            max=100,
+            max=99.9,
         ),
     ] = 20.0,
     max_points: Annotated[
@@ -113,7 +113,7 @@ def command(
     from .. import api, memory, outputs
     from ..errors import InputError
     from ..hardware import keep_heap, pick_device, pick_dtype
-    from ..images import read_views
+    from ..images import check_inputs, read_views
     from ..outputs.files import check_writable
     from ..scene.reconstruct import reconstruct
     from ..weights import describe, load
@@ -128,6 +128,7 @@ def command(
     target = pick_device(device)
     keep_heap()
     precision = pick_dtype(dtype, target)
+    check_inputs(inputs)
     weights = describe(model)
     progress = on_terminal()
     views = read_views(

@@ -49,6 +49,7 @@ def _end_with_parent() -> None:
 
 
 def _prepare_worker() -> None:
+    keep_heap()
     torch.set_num_threads(1)
     # Ctrl-C on a terminal reaches every process; the parent ends this one, or dies itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

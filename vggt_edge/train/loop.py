@@ -28,6 +28,9 @@ from .feed import Feed
 from .losses import balanced_gradients, losses
 from .validate import Score, validate
 
+# What decides the batch of a step: it must not change within a run.
+DRAWN_BY = ("seed", "batch")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -187,7 +190,7 @@ def resume(trainer: Trainer, path: Path) -> None:
     """Go on from a checkpoint of an earlier run.
 
     Raises:
-        CheckpointError: a damaged checkpoint, or one of another network.
+        CheckpointError: a damaged checkpoint, or one of another network, seed or batch.
     """
     try:
         state = torch.load(path, map_location=trainer.device, weights_only=True)
@@ -196,14 +199,22 @@ def resume(trainer: Trainer, path: Path) -> None:
         raise refusal(path, "no checkpoint of a training run; use another folder") from error
     if config != trainer.model.config:
         raise refusal(path, "is of another network; use its --preset, or another folder")
-    trainer.load_state(state)
+    try:
+        for name in DRAWN_BY:
+            then, now = state["config"][name], getattr(trainer.config, name)
+            if then != now:
+                raise refusal(path, f"was drawn with {name} {then}, not {now}; start anew")
+        trainer.load_state(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise refusal(path, f"does not fit this version ({error}); use another folder") from error
 
 
 def summary(row: dict[str, Any]) -> str:
     """One line of the log for people; the baseline's scores in brackets."""
     return (
         "step {step}  depth {depth:.3f}  camera {camera:.3f}  {views_per_second:.0f} views/s  "
-        "AbsRel {abs_rel:.3f} ({baseline_abs_rel:.3f})  AUC@30 {auc30:.3f} ({baseline_auc30:.3f})"
+        "AbsRel {abs_rel:.3f} ({baseline_abs_rel:.3f})  AUC@30 {auc30:.3f} ({baseline_auc30:.3f})  "
+        "rotation {rotation_auc30:.3f} ({baseline_rotation_auc30:.3f})"
     ).format(**row)
 
 
