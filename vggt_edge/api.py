@@ -40,9 +40,12 @@ def write(
 
     Raises:
         OutputError: an unknown format, a folder that cannot be written, a full disk.
+        ImageError: a source picture that "colmap", "colmap-text" or "transforms" needs has gone;
+            all other formats are written by then.
         MissingExtraError: a format's package is not installed.
     """
-    sparse = build_sparse_model(scene) if "colmap" in formats else None
+    formats = outputs.check_formats(formats)
+    sparse = build_sparse_model(scene) if outputs.NEEDS_SPARSE_MODEL & set(formats) else None
     return outputs.write(
         scene,
         folder,

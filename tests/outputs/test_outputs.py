@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import trimesh
 from known_scene import make_scene, with_pictures
 from PIL import Image
 
+import vggt_edge
 from vggt_edge import outputs
-from vggt_edge.errors import OutputError
+from vggt_edge.errors import ImageError, OutputError
 from vggt_edge.scene.full_resolution import full_resolution
+from vggt_edge.scene.tracks import build_sparse_model
 
 OWN = ("glb", "ply", "html", "transforms", "npz", "depth", "exr", "rerun")
 
@@ -75,13 +78,42 @@ def test_colmap_needs_the_sparse_model(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("formats", "suffixes"),
+    [
+        (("colmap",), {".bin"}),
+        (("colmap-text",), {".txt"}),
+        (("colmap-text", "colmap"), {".bin", ".txt"}),
+    ],
+)
+def test_colmap_as_text_from_the_public_write(tmp_path, formats, suffixes):
+    pycolmap = pytest.importorskip("pycolmap")
+    scene = with_pictures(make_scene(), tmp_path / "photos")
+    written = vggt_edge.write(scene, tmp_path, formats)
+    assert tuple(written) == formats and set(written.values()) == {tmp_path / "sparse" / "0"}
+    assert {path.suffix for path in (tmp_path / "sparse" / "0").iterdir()} == suffixes
+    names = {image.name for image in pycolmap.Reconstruction(written[formats[0]]).images.values()}
+    assert names == set(os.listdir(tmp_path / "images")) and len(names) == 3
+
+
+@pytest.mark.parametrize("last", ["colmap", "transforms"])
+def test_a_lost_photo_costs_only_what_speaks_of_it(tmp_path, last):
+    scene = with_pictures(make_scene(), tmp_path / "photos")
+    for path in (tmp_path / "photos").iterdir():
+        path.unlink()
+    model = build_sparse_model(scene)
+    with pytest.raises(ImageError, match="left"):
+        outputs.write(scene, tmp_path, (last, "html", "ply", "depth", "glb"), sparse_model=model)
+    for name in ("scene.html", "scene.ply", "scene.glb", "depth/depth.json"):
+        assert (tmp_path / name).is_file(), name
+
+
 def test_colmap_is_wired_to_its_writer(tmp_path):
     pycolmap = pytest.importorskip("pycolmap")
-    tracks = pytest.importorskip("vggt_edge.scene.tracks")
     scene = with_pictures(make_scene(), tmp_path / "photos")
     flat = replace(scene.prediction, depth=np.full_like(scene.prediction.depth, 2.0))
     scene = replace(scene, prediction=flat)
-    model = tracks.build_sparse_model(scene, depth_tolerance=1.0, max_error=1e3)
+    model = build_sparse_model(scene, depth_tolerance=1.0, max_error=1e3)
     folder = outputs.write(scene, tmp_path, ("colmap",), sparse_model=model)["colmap"]
     assert pycolmap.Reconstruction(folder).num_images() == 3
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,43 @@ def test_sources_in_the_same_folder_are_never_overwritten(photos, link):
         "d_transparent_upright.png",
     )
     assert {name: (photos / name).read_bytes() for name in before} == before
+
+
+def test_no_two_photos_become_one_image(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "x").mkdir(parents=True)
+    turned = Image.Exif()
+    turned[274] = 6
+    sources = ("a.jpg", "a.jpg.jpg", "x/A.JPG", "b.jpg", "b_upright.jpg", "b_upright_2.jpg")
+    for i, source in enumerate(sources):
+        exif = turned if source == "b.jpg" else Image.Exif()
+        Image.new("RGB", (20, 10), (40 * i,) * 3).save(folder / source, exif=exif)
+    views = Views.from_images(
+        np.zeros((6, 14, 14, 3), np.uint8), ("a", "a.jpg", "A", "b", "b_upright", "b_upright_2")
+    )
+    views = replace(views, sources=tuple(str(folder / source) for source in sources))
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    for place in (tmp_path / "out", folder):
+        names = source_pictures.write(views, place)
+        assert len({name.lower() for name in names}) == 6
+        for i, name in enumerate(names):
+            with Image.open(place / name) as image:
+                assert abs(np.asarray(image).mean() - 40 * i) < 3, name
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_same_photo_twice_in_its_own_folder(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg")
+    views = Views.from_images(np.zeros((2, 14, 14, 3), np.uint8), ("a", "a.jpg"))
+    views = replace(views, sources=(str(tmp_path / "a.jpg"),) * 2)
+    assert source_pictures.write(views, tmp_path) == ("a.jpg", "a_upright.jpg")
+    assert sorted(os.listdir(tmp_path)) == ["a.jpg", "a_upright.jpg"]
+
+
+def test_names_without_spaces(photos, tmp_path):
+    views = read_views(photos, size=70)[:1]
+    assert source_pictures.write(views, photos, spaces=False) == ("a_plain.JPG",)
+    assert (photos / "a_plain.JPG").read_bytes() == (photos / "a plain.JPG").read_bytes()
 
 
 def test_views_that_are_their_own_sources(tmp_path):

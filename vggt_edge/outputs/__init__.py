@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import OutputError
 from ..sparse_model import SparseModel
@@ -18,13 +18,19 @@ FORMATS = {
     "ply": "the point cloud, with confidence and view of each point",
     "html": "a page with a 3D viewer, for any browser, offline",
     "colmap": "a COLMAP sparse model with tracks, ready for bundle adjustment",
+    "colmap-text": "the same sparse model as text files",
     "transforms": "nerfstudio's transforms.json",
     "npz": "every array, for numpy; reads back exactly",
-    "depth": "depth maps as 16-bit PNG, with their scale in depth.json",
+    "depth": "depth maps and confidence as 16-bit PNG, with their scale in depth.json",
     "exr": "depth maps and confidence as float32 OpenEXR (extra: exr)",
     "rerun": "a recording for the rerun viewer (extra: rerun)",
 }
 """What ``write`` knows: name to one line of description."""
+
+NEEDS_SPARSE_MODEL = frozenset({"colmap", "colmap-text"})
+"""Formats that ``write`` cannot do without ``sparse_model``."""
+
+_NEED_PICTURES = NEEDS_SPARSE_MODEL | {"transforms"}
 
 
 def check_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
@@ -62,74 +68,89 @@ def write(
         full_resolution: makes the depth maps of "depth" and "exr" at the size of the source
             pictures, one view at a time (``scene.full_resolution.full_resolution``); by default
             they have the size of the views.
-        sparse_model: what "colmap" writes (``scene.tracks.build_sparse_model``).
+        sparse_model: what ``NEEDS_SPARSE_MODEL`` write (``scene.tracks.build_sparse_model``).
         link: make hard links to the source pictures instead of copies, where that is possible.
 
     Returns:
-        Format to the path to hand to the next program: a file, or for "exr" and "colmap" a folder.
+        Format to the path to hand to the next program: a file, or for "exr" and COLMAP's a folder.
 
     Raises:
         OutputError: an unknown format or one without what it needs, a folder that cannot be
             written, a full disk. What was complete by then stays.
+        ImageError: a source picture has gone or cannot be read any more. Only COLMAP's and
+            nerfstudio's files need them, and these come last.
         MissingExtraError: the format's package is not installed.
     """
     folder = Path(folder)
     formats = check_formats(formats)
-    if "colmap" in formats and sparse_model is None:
-        raise _usage("format colmap needs sparse_model=build_sparse_model(scene)")
+    models = [name for name in formats if name in NEEDS_SPARSE_MODEL]
+    if models and sparse_model is None:
+        raise _usage(f"format {models[0]} needs sparse_model=build_sparse_model(scene)")
 
-    pictures: tuple[str, ...] = ()
-    if {"colmap", "transforms"} & set(formats):
-        from . import source_pictures
-
-        pictures = source_pictures.write(scene.views, folder / "images", link=link)
     written = {}
     for name in formats:
-        # Each writer is imported when asked for: some bring a package that others do without.
-        if name == "glb":
-            from . import glb
+        if name not in _NEED_PICTURES:
+            written[name] = _write(name, scene, folder, full_resolution)
+    if _NEED_PICTURES & set(formats):
+        cloud = written.get("ply")
+        written |= _write_data_set(scene, folder, formats, sparse_model, cloud, link)
+    return {name: written[name] for name in formats}
 
-            written[name] = glb.write(scene, folder / "scene.glb")
-        elif name == "ply":
-            from . import ply
 
-            written[name] = ply.write(scene, folder / "scene.ply")
-        elif name == "html":
-            from . import html
+def _write(name: str, scene: Scene, folder: Path, full_resolution: DepthMapOf | None) -> Path:
+    """One of the formats that need nothing but the scene."""
+    # Each writer is imported when asked for: some bring a package that others do without.
+    if name == "glb":
+        from . import glb
 
-            written[name] = html.write(scene, folder / "scene.html")
-        elif name == "colmap" and sparse_model is not None:
-            from . import colmap
+        return glb.write(scene, folder / "scene.glb")
+    if name == "ply":
+        from . import ply
 
-            written[name] = colmap.write(sparse_model, folder, pictures=pictures)
-        elif name == "transforms":
-            from . import transforms
+        return ply.write(scene, folder / "scene.ply")
+    if name == "html":
+        from . import html
 
-            cloud = folder / "scene.ply" if "ply" in formats else None
-            paths = [f"images/{file}" for file in pictures]
-            written[name] = transforms.write(scene, folder / "transforms.json", paths, ply=cloud)
-        elif name == "npz":
-            from . import npz
+        return html.write(scene, folder / "scene.html")
+    if name == "npz":
+        from . import npz
 
-            written[name] = npz.write(scene, folder / "scene.npz")
-        elif name == "depth":
-            from . import depth
+        return npz.write(scene, folder / "scene.npz")
+    if name == "rerun":
+        from . import rerun
 
-            depth_map = full_resolution or depth.view_resolution
-            written[name] = depth.write(
-                scene.prediction, folder / "depth", units=scene.units, depth_map=depth_map
-            )
-        elif name == "exr":
-            from . import depth, exr
+        return rerun.write(scene, folder / "scene.rrd")
+    from . import depth, exr
 
-            depth_map = full_resolution or depth.view_resolution
-            written[name] = exr.write(
-                scene.prediction, folder / "depth", units=scene.units, depth_map=depth_map
-            )
-        elif name == "rerun":
-            from . import rerun
+    writer = depth if name == "depth" else exr
+    depth_map = full_resolution or depth.view_resolution
+    return writer.write(scene.prediction, folder / "depth", units=scene.units, depth_map=depth_map)
 
-            written[name] = rerun.write(scene, folder / "scene.rrd")
+
+def _write_data_set(
+    scene: Scene,
+    folder: Path,
+    formats: Sequence[str],
+    sparse_model: SparseModel | None,
+    cloud: Path | None,
+    link: bool,
+) -> dict[str, Path]:
+    """The source pictures and those of the formats that speak of them."""
+    from . import colmap, source_pictures, transforms
+
+    # COLMAP's text files have no way to write a name with white space.
+    spaces = "colmap-text" not in formats
+    pictures = source_pictures.write(scene.views, folder / "images", link=link, spaces=spaces)
+    written = {}
+    models = [name for name in formats if name in NEEDS_SPARSE_MODEL]
+    if sparse_model is not None and models:
+        text: bool | Literal["both"] = "both" if len(models) > 1 else models == ["colmap-text"]
+        place = colmap.write(sparse_model, folder, text=text, pictures=pictures)
+        written = dict.fromkeys(models, place)
+    if "transforms" in formats:
+        paths = [f"images/{file}" for file in pictures]
+        path = folder / "transforms.json"
+        written["transforms"] = transforms.write(scene, path, paths, ply=cloud)
     return written
 
 
