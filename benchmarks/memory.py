@@ -36,7 +36,8 @@ if views:
     begin = time.perf_counter()
     ve.predict(model, ve.Views.from_images(pictures))
     data |= {"peak": peak(), "seconds": time.perf_counter() - begin}
-    data["estimate"] = memory.run_bytes(model.config, views, height, width, model.aggregator.camera_token.element_size())
+    itemsize = model.aggregator.camera_token.element_size()
+    data["estimate"] = memory.run_bytes(model.config, views, height, width, itemsize)
 print(json.dumps(data))
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -90,5 +90,6 @@ def validate(
                 metrics.pose_auc(still_rotation, np.zeros_like(still_rotation)),
             )
         )
-    means = [float(mean) for mean in np.mean(rows, axis=0)]
-    return Score(*means, scenes=scenes)  # type: ignore[arg-type]
+    names = [field.name for field in fields(Score) if field.name != "scenes"]
+    means = dict(zip(names, map(float, np.mean(rows, axis=0)), strict=True))
+    return Score(**means, scenes=scenes)
