@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,38 @@ def test_padding_and_edges_and_sky_are_left_out():
     assert no_sky.pixel[:, 1].min() in (9, 10) and len(no_sky.points) >= 20 * 40
 
 
+def test_a_wall_is_kept_up_to_the_padding_whatever_is_predicted_there():
+    prediction = wall(2)
+    depth = prediction.depth.copy()
+    depth[:, :6], depth[:, 25:] = 9, 0.3
+    views = replace(prediction.views, valid=np.array([[6, 0, 25, 40]] * 2))
+    scene = fuse(replace(prediction, depth=depth, views=views), percentile=0, max_points=None)
+    assert set(scene.pixel[:, 1].tolist()) == set(range(6, 25))
+    assert len(scene.points) == 2 * 19 * 40
+    consistent = fuse(
+        replace(prediction, depth=depth, views=views), percentile=0, min_consistent_views=1
+    )
+    rows = consistent.pixel[:, 1]
+    assert rows.min() == 6 and rows.max() == 24 and len(rows) > 0.7 * len(scene.points)
+
+
+def test_drawing_few_points_of_many_takes_no_index_of_all():
+    count, size = 40, (100, 100)
+    pose = np.tile(np.eye(4)[:3], (count, 1, 1))
+    cameras = Cameras(np.tile(np.diag([80.0, 80, 1]), (count, 1, 1)), pose, np.tile(size, (40, 1)))
+    views = Views.from_images(np.zeros((count, *size, 3), np.uint8))
+    ones = np.ones((count, *size), np.float32)
+    prediction = Prediction(views, cameras, ones, ones)
+    tracemalloc.start()
+    try:
+        scene = fuse(prediction, percentile=0, mask_edges=False, max_points=1000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(scene.points) == 1000
+    assert peak < 6 * ones.size
+
+
 def test_max_points_draws_evenly_and_repeatably():
     prediction = wall()
     scene = fuse(prediction, percentile=0, max_points=600)
@@ -151,7 +184,7 @@ def test_nothing_left_is_an_empty_scene():
         ({"percentile": 100}, "percentile"),
         ({"percentile": float("nan")}, "percentile"),
         ({"max_points": 0}, "max_points"),
-        ({"source": "points"}, "heads="),
+        ({"source": "points"}, r"heads=\('camera', 'point'\)"),
         ({"source": "x"}, "source"),
     ],
 )

@@ -8,7 +8,9 @@ import pytest
 from synthetic import make_scene, trace
 
 from vggt_edge import geometry
-from vggt_edge.scene.tracks import build_sparse_model, sample_depth, thin, voxel_for
+from vggt_edge.scene import tracks
+from vggt_edge.scene.reproject import sample_depth
+from vggt_edge.scene.tracks import build_sparse_model, find_observations, thin, voxel_for
 from vggt_edge.sparse_model import SparseModel
 from vggt_edge.types import Scene
 
@@ -139,6 +141,26 @@ def test_limits_of_tracks():
     assert build_sparse_model(scene, min_track=5).track_lengths.min() == 5
 
 
+def test_sightings_are_capped_while_they_are_gathered(monkeypatch):
+    scene = make_scene(views=12, height=28, width=35)
+    kept = np.arange(0, len(scene.points), 5)
+    held = []
+
+    def joined(parts):
+        held.append(sum(len(part.point) for part in parts))
+        return all_of(parts)
+
+    all_of = tracks._joined
+    monkeypatch.setattr(tracks, "_joined", joined)
+    depth = scene.prediction.depth
+    everything = find_observations(scene, depth, kept, 0.03, 5, 12)
+    found = find_observations(scene, depth, kept, 0.03, 5, 3)
+    assert np.bincount(everything.point).mean() > 5
+    assert max(held[1:]) <= 3 * 1.5 * len(kept) + len(kept)
+    for mine, theirs in zip(found, tracks._most_confident(everything, 3), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.parametrize("target", [300, 1000])
 def test_target_of_points(target):
     scene = make_scene()
@@ -164,10 +186,10 @@ def test_depth_between_pixels_is_exact_on_a_plane():
     pixels = np.random.default_rng(0).uniform([0, 0], [11, 8], (50, 2))
     expected = 1 / (0.2 + 0.01 * pixels[:, 0] + 0.02 * pixels[:, 1])
     np.testing.assert_allclose(sample_depth(depth, pixels, np.array([0, 0, 9, 12])), expected)
-    depth[4, 6] = 0
-    hole = np.array([[5.5, 3.5], [6, 4], [1.2, 1.3]])
+    depth[4, 6], depth[7:, 9:] = 0, np.inf
+    hole = np.array([[5.5, 3.5], [6, 4], [1.2, 1.3], [10, 7.5]])
     there = sample_depth(depth, hole, np.array([0, 0, 9, 12]))
-    assert np.isnan(there).tolist() == [True, True, False]
+    assert np.isnan(there).tolist() == [True, True, False, True]
 
 
 def test_shared_camera_is_the_median():

@@ -49,12 +49,12 @@ def write(scene: Scene, path: str | Path) -> Path:
 def _entities(scene: Scene, rr: Any) -> Iterator[tuple[Any, ...]]:
     """Entity path and its archetypes, a view at a time."""
     cameras, depth = scene.cameras, scene.prediction.depth
-    shown = scene.views.valid_mask()
+    shown, poses = scene.views.valid_mask(), cameras.world_from_camera
     yield "world", rr.ViewCoordinates.RDF
     yield "world/points", rr.Points3D(scene.points, colors=scene.colors)
     for i, name in enumerate(scene.views.names):
         entity = f"world/{rr.escape_entity_path_part(name)}"
-        pose = cameras.world_from_camera[i]
+        pose = poses[i]
         height, width = cameras.sizes[i].tolist()
         lens = rr.Pinhole(
             image_from_camera=cameras.intrinsics[i],

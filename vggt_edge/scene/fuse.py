@@ -10,6 +10,7 @@ from .. import geometry
 from ..errors import InputError
 from ..types import Cameras, Prediction, Scene
 from .masks import edge_mask, sky_mask
+from .reproject import reproject
 
 # More values than this are thinned evenly before a percentile is taken of them.
 _RANKED = 1 << 24
@@ -31,7 +32,8 @@ def fuse(
 ) -> Scene:
     """One point for each pixel that is picture, trusted and not at an edge.
 
-    Works a view at a time; beside the result it needs a byte per pixel.
+    Works a view at a time; beside the result it needs a few bytes per pixel, and for the draw at
+    most 160 for each of ``max_points``.
 
     Args:
         prediction: with cameras, and with depth or the point head's points.
@@ -56,23 +58,27 @@ def fuse(
     surface = _surface(prediction, source)
     keep = _trusted(surface, percentile)
     if mask_edges:
-        for depth, mask in zip(surface.depth, keep, strict=True):
-            mask &= ~edge_mask(depth)
+        for depth, shown, mask in zip(surface.depth, surface.shown, keep, strict=True):
+            # What the network makes of the padding is no neighbour of the picture.
+            mask &= ~edge_mask(np.where(shown, depth, np.nan))
     if mask_sky:
-        images, shown = prediction.views.images, surface.shown
-        keep &= ~sky_mask(images, surface.depth, surface.confidence, shown)
+        images = prediction.views.images
+        keep &= ~sky_mask(images, surface.depth, surface.confidence, surface.shown)
     if min_consistent_views > 0:
         keep = np.stack(
             [_consistent(surface, keep[i], i, min_consistent_views) for i in range(len(keep))]
         )
 
-    ends = np.cumsum(keep.sum(axis=(1, 2)))
-    chosen = np.arange(ends[-1])
-    if max_points is not None and len(chosen) > max_points:
+    counts = keep.sum(axis=(1, 2))
+    starts, count = np.cumsum(counts) - counts, int(counts.sum())
+    chosen = None
+    if max_points is not None and count > max_points:
+        # Shuffling would take 8 bytes for each pixel kept, however few are drawn.
         rng = np.random.default_rng(seed)
-        chosen = np.sort(rng.choice(len(chosen), max_points, replace=False))
-    view_index = np.searchsorted(ends, chosen, side="right").astype(np.int32)
-    count = len(chosen)
+        chosen = np.sort(rng.choice(count, max_points, replace=False, shuffle=False))
+        counts = np.diff(np.searchsorted(chosen, [*starts, count]))
+        count = max_points
+    view_index = np.repeat(np.arange(len(keep), dtype=np.int32), counts)
     scene = Scene(
         prediction=prediction,
         points=np.empty((count, 3), dtype=np.float32),
@@ -85,8 +91,9 @@ def fuse(
     for i, mask in enumerate(keep):
         part = slice(*np.searchsorted(view_index, [i, i + 1]))
         row, column = np.nonzero(mask)
-        own = chosen[part] - (ends[i] - len(row))
-        row, column = row[own], column[own]
+        if chosen is not None:
+            own = chosen[part] - starts[i]
+            row, column = row[own], column[own]
         scene.points[part] = surface.points_of(i)[row, column]
         scene.colors[part] = prediction.views.images[i, row, column]
         scene.confidence[part] = surface.confidence[i, row, column]
@@ -95,9 +102,13 @@ def fuse(
 
 
 class _Surface(NamedTuple):
-    """What the chosen head says: depth and confidence per pixel, and the world points."""
+    """What the chosen head says: depth and confidence per pixel, and the world points.
+
+    ``valid`` and ``shown`` are the boxes and the mask of where views show picture.
+    """
 
     cameras: Cameras
+    valid: np.ndarray
     shown: np.ndarray
     depth: np.ndarray
     confidence: np.ndarray
@@ -122,7 +133,7 @@ def _surface(prediction: Prediction, source: str) -> _Surface:
         points, confidence = prediction.points, prediction.points_confidence
         if cameras is None or points is None:
             raise InputError(
-                "points of the point head need predict(..., heads=('camera', 'points'))"
+                "points of the point head need predict(..., heads=('camera', 'point'))"
             )
         depth = np.empty(points.shape[:3], dtype=np.float32)
         for i, pose in enumerate(cameras.camera_from_world):
@@ -132,7 +143,7 @@ def _surface(prediction: Prediction, source: str) -> _Surface:
         raise InputError(f"source must be 'depth' or 'points', got {source!r}")
     if confidence is None:
         confidence = np.ones_like(depth)
-    return _Surface(cameras, shown, depth, confidence, points)
+    return _Surface(cameras, prediction.views.valid, shown, depth, confidence, points)
 
 
 def _trusted(surface: _Surface, percentile: float) -> np.ndarray:
@@ -159,18 +170,12 @@ def _consistent(surface: _Surface, mask: np.ndarray, i: int, wanted: int) -> np.
     row, column = np.nonzero(mask)
     points = surface.points_of(i)[row, column].astype(np.float64)
     agreeing = np.zeros(len(points), dtype=np.int32)
-    height, width = mask.shape
-    for j, pose in enumerate(surface.cameras.camera_from_world):
-        if j == i:
-            continue
-        seen = geometry.project(points, surface.cameras.intrinsics[j], pose)
-        u, v, z = seen.T
-        ahead = (z > 0) & (np.abs(u) < 1e6) & (np.abs(v) < 1e6)
-        u, v = (np.rint(np.where(ahead, p, -1)).astype(np.intp) for p in (u, v))
-        inside = ahead & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        u, v, z = u[inside], v[inside], z[inside]
-        depth = surface.depth[j, v, u]
-        agreeing[inside] += surface.shown[j, v, u] & (np.abs(depth - z) <= _AGREEMENT * z)
+    cameras = surface.cameras
+    for j, pose in enumerate(cameras.camera_from_world):
+        if j != i:
+            depth, box = surface.depth[j], surface.valid[j]
+            seen = reproject(points, depth, cameras.intrinsics[j], pose, box)
+            agreeing[seen.agreeing(_AGREEMENT).point] += 1
     result = np.zeros_like(mask)
     result[row, column] = agreeing >= wanted
     return result

@@ -25,7 +25,7 @@ def reconstruct(
     """Cameras, depth and a filtered, coloured point cloud of a set of views, in one pass.
 
     Args:
-        model: from ``load``, with camera and depth heads, or a point head for ``source="points"``.
+        model: from ``load``, with camera and depth heads, and for ``source="points"`` a point head.
         views: from ``read_views``; the first one fixes the world frame.
         percentile: share of pixels with the lowest confidence to drop; see ``fuse`` for it and for
             ``mask_sky``, ``mask_edges``, ``max_points``, ``min_consistent_views`` and ``source``.

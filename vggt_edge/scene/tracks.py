@@ -17,8 +17,12 @@ import numpy as np
 from .. import geometry
 from ..sparse_model import SparseModel
 from ..types import Cameras, Scene
+from .reproject import Reprojected, reproject
 
 logger = logging.getLogger(__name__)
+
+# So many times the longest track are gathered, since ``max_error`` drops some of them.
+_SPARE = 2
 
 
 class Observations(NamedTuple):
@@ -69,7 +73,8 @@ def build_sparse_model(
         voxel: edge of the voxels, of which each keeps its most confident point; world units.
         min_track: keep points that at least so many views see. When no point has as many, as in a
             scene of one view, all points are kept and a warning is logged.
-        max_track: keep only the most confident sightings of a point.
+        max_track: keep only the most confident sightings of a point. Its position is the mean of
+            twice as many at most, which bounds the memory for any number of views.
         depth_tolerance: largest relative difference between a view's depth and the point's.
         confidence_percentile: depths of lower confidence than this percentile confirm nothing.
         max_error: sightings further than this from the projected point are dropped, view pixels.
@@ -88,7 +93,9 @@ def build_sparse_model(
     if voxel is None:
         voxel = voxel_for(scene, candidates, target_points)
     kept = candidates[thin(scene.points[candidates], scene.confidence[candidates], voxel)]
-    found = find_observations(scene, prediction.depth, kept, depth_tolerance, confidence_percentile)
+    found = find_observations(
+        scene, prediction.depth, kept, depth_tolerance, confidence_percentile, _SPARE * max_track
+    )
     positions = _mean_positions(found, len(kept))
     close = np.zeros(len(found.point), dtype=bool)
     for i, rows in _by_view(found.view, len(scene.views)):
@@ -189,66 +196,55 @@ def find_observations(
     kept: np.ndarray,
     depth_tolerance: float,
     confidence_percentile: float,
+    most: int,
 ) -> Observations:
-    """All sightings of the kept points: in their own view, and where another's depth agrees."""
+    """Sightings of the kept points: in their own view, and where another's depth agrees.
+
+    The ``most`` confident of each point are kept, and hardly more are ever held at a time, however
+    many views there are.
+    """
     cameras, views, confidence = scene.cameras, scene.views, scene.prediction.depth_confidence
     points = scene.points[kept].astype(np.float64)
+    own_view, centers = scene.view_index[kept], cameras.centers
     threshold = 0.0
     if confidence is not None and len(views):
         threshold = float(np.percentile(confidence[views.valid_mask()], confidence_percentile))
-    parts = []
+    parts: list[Observations] = []
     for i in range(len(views)):
-        own = scene.view_index[kept] == i
-        projected = geometry.project(points, cameras.intrinsics[i], cameras.camera_from_world[i])
-        top, left, bottom, right = views.valid[i]
-        column, row, depth = projected.T
-        # Half a pixel beyond the outermost centres is still picture.
-        inside = (column >= left - 0.5) & (column < right - 0.5)
-        inside &= (row >= top - 0.5) & (row < bottom - 0.5)
-        rows = np.flatnonzero(inside & (depth > 0) & ~own)
-        there = sample_depth(depths[i], projected[rows, :2], views.valid[i])
-        agrees = np.abs(there - depth[rows]) <= depth_tolerance * depth[rows]
-        rows, there = rows[agrees], there[agrees]
-        weight = np.ones(len(rows))
+        theirs = np.flatnonzero(own_view != i)
+        seen = reproject(
+            points[theirs],
+            depths[i],
+            cameras.intrinsics[i],
+            cameras.camera_from_world[i],
+            views.valid[i],
+        ).agreeing(depth_tolerance)
+        weight = np.ones(len(seen.point))
         if confidence is not None:
-            nearest = np.rint(projected[rows, :2]).astype(np.int64)
-            weight = confidence[i, nearest[:, 1], nearest[:, 0]].astype(np.float64)
+            column, row = np.rint(seen.pixel).astype(np.int64).T
+            weight = confidence[i, row, column].astype(np.float64)
             certain = weight >= threshold
-            rows, there, weight = rows[certain], there[certain], weight[certain]
-        center = cameras.centers[i]
-        along = (there / depth[rows])[:, None]
-        mine = np.flatnonzero(own)
+            weight, seen = weight[certain], Reprojected(*(part[certain] for part in seen))
+        rows, mine = theirs[seen.point], np.flatnonzero(own_view == i)
+        along = (seen.there / seen.depth)[:, None]
         parts.append(
             Observations(
                 point=np.concatenate([mine, rows]),
                 view=np.full(len(mine) + len(rows), i, dtype=np.int32),
-                pixel=np.concatenate([scene.pixel[kept[mine]], projected[rows, :2]]),
+                pixel=np.concatenate([scene.pixel[kept[mine]], seen.pixel]),
                 position=np.concatenate(
-                    [points[mine], center + along * (points[rows] - center)], axis=0
+                    [points[mine], centers[i] + along * (points[rows] - centers[i])], axis=0
                 ),
                 weight=np.concatenate([scene.confidence[kept[mine]], weight]),
             )
         )
+        if sum(len(part.point) for part in parts) > 1.5 * most * len(kept):
+            parts = [_most_confident(_joined(parts), most)]
+    return _most_confident(_joined(parts), most)
+
+
+def _joined(parts: list[Observations]) -> Observations:
     return Observations(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def sample_depth(depth: np.ndarray, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(H, W) depth at (N, 2) places, (column, row); NaN where a neighbour has no positive depth.
-
-    Linear in inverse depth, which is exact on planes. Neighbours beyond the ``valid`` box are
-    replaced by the nearest within.
-    """
-    top, left, bottom, right = valid
-    column = np.clip(pixels[:, 0], left, right - 1)
-    row = np.clip(pixels[:, 1], top, bottom - 1)
-    c0, r0 = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
-    c1, r1 = np.minimum(c0 + 1, right - 1), np.minimum(r0 + 1, bottom - 1)
-    fc, fr = column - c0, row - r0
-    corners = np.stack([depth[r0, c0], depth[r0, c1], depth[r1, c0], depth[r1, c1]])
-    inverse = 1 / np.where(corners > 0, corners.astype(np.float64), np.nan)
-    weights = np.stack([(1 - fr) * (1 - fc), (1 - fr) * fc, fr * (1 - fc), fr * fc])
-    result: np.ndarray = 1 / (weights * inverse).sum(axis=0)
-    return result
 
 
 def _by_view(view: np.ndarray, count: int) -> list[tuple[int, slice]]:
