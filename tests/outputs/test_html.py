@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -325,9 +326,83 @@ def test_list_and_keys_walk_through_cameras(opened: Opened) -> None:
     page.run("vggtViewer.setConfidence(100)")
     bare = page.picture()
     page.run("vggtViewer.viewer.setOverlay(1)")
-    assert np.abs(page.picture() - bare).mean() > 5
+    overlaid = page.picture()
+    assert np.abs(overlaid - bare).mean() > 5
+    # The photograph in full, in its place and colours, and not the frusta's thumbnail.
+    size = page.run(
+        "const { image } = vggtViewer.viewer.frusta.lens.material.uniforms.photos.value;"
+        "return [image.width, image.height, image.depth]"
+    )
+    assert size == [120, 90, 1]
+    for column, row in ((60, 45), (66, 38)):
+        x = (left + (right - left) * (column + 0.5) / 120 + 1) / 2 * overlaid.shape[1]
+        y = (1 - (top + (bottom - top) * (row + 0.5) / 90)) / 2 * overlaid.shape[0]
+        color = overlaid[int(y), int(x)]
+        np.testing.assert_allclose(color, [2 * column, 2 * row, 120], atol=10)
     page.run("vggtViewer.viewer.setOverlay(0); vggtViewer.selectCamera(-1)")
     assert page.run("return vggtViewer.visibleCount()") == 49_999
+
+
+def test_hovering_is_cheap(opened: Opened) -> None:
+    page = opened.page
+    page.run("vggtViewer.viewer.resetView(0); await vggtViewer.settled()")
+    # With every bounding sphere infinite the test of each camera is exact.
+    culled, exact = page.run(
+        "const { frusta, camera } = vggtViewer.viewer;"
+        "const picks = () => Array.from({ length: 1800 }, (_, i) => frusta.pick("
+        "  (i % 60) * innerWidth / 60, Math.floor(i / 60) * innerHeight / 30,"
+        "  camera, innerWidth, innerHeight));"
+        "const culled = picks(); const reach = frusta.cameras.map((one) => one.reach);"
+        "frusta.cameras.forEach((one) => (one.reach = Infinity)); const exact = picks();"
+        "frusta.cameras.forEach((one, i) => (one.reach = reach[i])); return [culled, exact]"
+    )
+    assert culled == exact and len(set(exact)) > 4
+    got = page.run(
+        "const { viewer } = vggtViewer, { frusta } = viewer, { pick, update } = frusta;"
+        "let picks = 0, updates = 0;"
+        "frusta.pick = (...a) => { picks++; return pick.apply(frusta, a); };"
+        "frusta.update = () => { updates++; update.apply(frusta); };"
+        f"const i = {culled.index(max(culled))};"
+        "const at = { clientX: (i % 60) * innerWidth / 60, pointerId: 1,"
+        "  clientY: Math.floor(i / 60) * innerHeight / 30 };"
+        "for (let k = 0; k < 30; k++)"
+        "  document.getElementById('canvas').dispatchEvent(new PointerEvent('pointermove', at));"
+        "await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));"
+        "const { array } = frusta.lines.mesh.geometry.getAttribute('paint');"
+        "const color = (k) => [...array.slice(32 * k, 32 * k + 4)].map((v) => +v.toFixed(2));"
+        "const tip = document.getElementById('tip').textContent, hovered = frusta.hovered;"
+        "const colors = [color(hovered), color(0)]; viewer.hoverCamera(-1);"
+        "const after = color(hovered); delete frusta.pick; delete frusta.update;"
+        "return { picks, updates, hovered, tip, colors, after }"
+    )
+    assert got["picks"] == 1 and got["updates"] == 0
+    assert got["hovered"] == max(culled) and got["tip"] == f"{max(culled)}.jpg"
+    assert got["colors"][0] != got["colors"][1] == got["after"]
+    page.picture()
+    assert page.problems() == []
+
+
+def test_keys_are_called_alike_on_every_layout(opened: Opened) -> None:
+    page = opened.page
+    page.run("vggtViewer.selectCamera(2, 0); await vggtViewer.settled()")
+    state = (
+        "const { viewer } = vggtViewer; return [document.getElementById('solo').checked,"
+        " document.getElementById('frusta').checked, [...viewer.navigation.held.values()]];"
+    )
+
+    def press(kind: str, code: str, key: str) -> Any:
+        event = f"new KeyboardEvent('{kind}', {{ code: '{code}', key: '{key}' }})"
+        return page.run(f"dispatchEvent({event}); {state}")
+
+    assert press("keydown", "KeyS", "o") == [True, True, []]  # Dvorak
+    assert press("keydown", "KeyS", "O") == [False, True, []]
+    assert press("keydown", "KeyC", "с") == [False, False, []]  # Cyrillic
+    assert press("keydown", "KeyC", "с") == [False, True, []]
+    assert press("keydown", "KeyZ", "w") == [False, True, ["w"]]  # AZERTY
+    assert press("keyup", "KeyZ", "W") == [False, True, []]
+    assert press("keydown", "KeyW", "ц") == [False, True, ["w"]]
+    assert press("keyup", "KeyW", "ц") == [False, True, []]
+    page.run("vggtViewer.selectCamera(-1); vggtViewer.viewer.resetView(0)")
 
 
 def test_orbit_pivot_and_fly(opened: Opened) -> None:
@@ -402,6 +477,26 @@ def test_equal_confidence_is_never_split() -> None:
     assert html._rank(np.ones(100, np.float32)).tolist() == [255] * 100
     assert html._rank(np.arange(256, dtype=np.float32)).tolist() == list(range(256))
     assert html._rank(np.array([np.nan, 1.0, np.inf], np.float32)).argsort().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shape", [(900, 300), (300, 900), (80, 60)])
+def test_photographs_are_limited_by_their_longer_side(shape: tuple[int, int]) -> None:
+    def size(side: int) -> tuple[int, int]:
+        jpeg = base64.b64decode(html._photograph(np.zeros((*shape, 3), np.uint8), side))
+        return Image.open(io.BytesIO(jpeg)).size
+
+    scale = min(1, 320 / max(shape))
+    assert size(320) == (round(shape[1] * scale), round(shape[0] * scale))
+    assert max(size(40)) == 40
+
+
+def test_thousands_of_photographs_stay_within_what_a_browser_reads() -> None:
+    assert html._photograph_side(1) == html._photograph_side(2900) == 320
+    rough = np.random.default_rng(0).normal(128, 30, (40, 40, 3)).clip(0, 255).astype(np.uint8)
+    picture = np.asarray(Image.fromarray(rough).resize((320, 320), Image.Resampling.BICUBIC))
+    for views in (2000, 10_000, html.MAX_VIEWS):
+        one = len(html._photograph(picture, html._photograph_side(views)))
+        assert one * views < 300e6, views
 
 
 def test_contraction_is_undone() -> None:

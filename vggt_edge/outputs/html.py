@@ -8,7 +8,9 @@ The page's sources are in ``viewer/``; this module inlines them and packs the da
     confidence   8 bits of rank, since confidence has no scale.
     order        raster order, per channel the difference to the previous point, zlib; about half of
                  the plain bytes.
-    photographs  JPEG of the part of each view that shows picture.
+    photographs  JPEG of the part of each view that shows picture, its longer side 320 pixels or,
+                 from about 3,000 views on, less: all together stay near 200 MB, for browsers read
+                 no text of more than 512 MB.
 """
 
 from __future__ import annotations
@@ -37,11 +39,15 @@ SCRIPTS = (
     "data.js",
     "points.js",
     "cameras.js",
+    "ground.js",
     "navigation.js",
     "interface.js",
     "viewer.js",
 )
-PHOTOGRAPH_WIDTH = 320
+PHOTOGRAPH_SIDE = 320
+PHOTOGRAPHS_BYTES = 200e6
+# Of JPEG in base64, a generous estimate.
+PHOTOGRAPH_BYTES_PER_PIXEL = 0.67
 PHOTOGRAPH_QUALITY = 80
 MAX_VIEWS = 65_536
 SAMPLE = 500_000
@@ -236,6 +242,7 @@ def _cameras(scene: Scene, view_index: np.ndarray, depth: np.ndarray) -> list[di
     source_intrinsics = scene.prediction.source_cameras.intrinsics
     # Points are sorted by view.
     bounds = np.searchsorted(view_index, np.arange(len(views) + 1))
+    side = _photograph_side(len(views))
     described = []
     for i, pose in enumerate(geometry.invert_rigid(cameras.camera_from_world)):
         top, left, bottom, right = (int(edge) for edge in views.valid[i])
@@ -259,17 +266,24 @@ def _cameras(scene: Scene, view_index: np.ndarray, depth: np.ndarray) -> list[di
                 "crop": [left - 0.5, top - 0.5, right - 0.5, bottom - 0.5],
                 "depth": max(float(np.median(own)), 1e-6) if len(own) else 1.0,
                 "points": len(own),
-                "photo": _photograph(views.images[i, top:bottom, left:right]),
+                "photo": _photograph(views.images[i, top:bottom, left:right], side),
             }
         )
     return described
 
 
-def _photograph(picture: np.ndarray) -> str:
+def _photograph_side(views: int) -> int:
+    """The longer side that photographs of so many views can have."""
+    pixels = PHOTOGRAPHS_BYTES / max(1, views) / PHOTOGRAPH_BYTES_PER_PIXEL
+    return min(PHOTOGRAPH_SIDE, int(np.sqrt(pixels)))
+
+
+def _photograph(picture: np.ndarray, side: int) -> str:
     image = Image.fromarray(picture)
-    if image.width > PHOTOGRAPH_WIDTH:
-        height = max(1, round(image.height * PHOTOGRAPH_WIDTH / image.width))
-        image = image.resize((PHOTOGRAPH_WIDTH, height), Image.Resampling.LANCZOS)
+    scale = side / max(image.size)
+    if scale < 1:
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=PHOTOGRAPH_QUALITY)
     return base64.b64encode(stream.getvalue()).decode()

@@ -1,4 +1,4 @@
-// Camera frusta with their photographs, the ground grid and the axes: all that is not a point.
+// Camera frusta with their photographs.
 
 const LINE_VERTEX = `
 precision highp float;
@@ -53,35 +53,6 @@ void main() {
   color = vec4(gl_FrontFacing ? rgb : rgb * 0.45, opacity);
 }`;
 
-const GRID_VERTEX = `
-precision highp float;
-uniform mat4 viewMatrix, projectionMatrix;
-uniform vec3 origin, across, along;
-in vec3 position;
-out vec2 at;
-uniform float reach;
-void main() {
-  at = position.xy * reach;
-  gl_Position = projectionMatrix * viewMatrix * vec4(origin + across * at.x + along * at.y, 1.0);
-}`;
-
-const GRID_FRAGMENT = `
-precision highp float;
-uniform float cell, reach;
-uniform vec3 ink;
-in vec2 at;
-out vec4 color;
-float lines(float step) {
-  vec2 p = at / step, slope = fwidth(p);
-  vec2 near = abs(fract(p - 0.5) - 0.5) / slope;
-  return (1.0 - min(min(near.x, near.y), 1.0)) * (1.0 - smoothstep(0.2, 0.6, max(slope.x, slope.y)));
-}
-void main() {
-  float fade = 1.0 - smoothstep(0.15, 1.0, length(at) / reach);
-  color = vec4(ink, (0.16 * lines(cell) + 0.2 * lines(cell * 5.0)) * fade);
-  if (color.a < 0.004) discard;
-}`;
-
 function rawMaterial(vertexShader, fragmentShader, uniforms, options) {
   return new THREE.RawShaderMaterial({
     glslVersion: THREE.GLSL3,
@@ -123,7 +94,27 @@ class Segments {
     geometry.instanceCount = segments.length;
     this.mesh.geometry = geometry;
   }
+
+  /** Give `count` segments from `first` on another color; only these go to the graphics card. */
+  recolor(first, count, color) {
+    const paint = this.mesh.geometry.getAttribute("paint");
+    for (let i = first; i < first + count; i++) paint.array.set(color, 4 * i);
+    paint.addUpdateRange(4 * first, 4 * count);
+    paint.needsUpdate = true;
+  }
 }
+
+function photoTexture(pixels, width, height, layers) {
+  const texture = new THREE.DataArrayTexture(pixels, width, height, layers);
+  texture.minFilter = THREE.LinearMipmapLinearFilter;
+  texture.magFilter = THREE.LinearFilter;
+  texture.generateMipmaps = true;
+  texture.anisotropy = 4;
+  texture.needsUpdate = true;
+  return texture;
+}
+
+const FRUSTUM_SEGMENTS = 8;
 
 class Frusta {
   constructor(scene, maxLayers) {
@@ -131,6 +122,8 @@ class Frusta {
     this.scale = scene.frustum;
     this.selected = this.hovered = this.inside = -1;
     this.overlay = 0;
+    this.lensCamera = -1; // whose own photograph the lens has
+    this.lensReady = Promise.resolve();
     this.visible = this.photographs = true;
     this.dark = true;
     for (const camera of this.cameras) {
@@ -146,6 +139,7 @@ class Frusta {
         const y = (v - camera.cy) / camera.fy;
         return new THREE.Vector3((u - camera.cx - camera.skew * y) / camera.fx, y, 1);
       });
+      camera.reach = Math.max(...camera.rays.map((ray) => ray.length()));
     }
     // Few large or many small photographs: 48 MB of texture at most.
     const first = this.cameras[0];
@@ -157,17 +151,7 @@ class Frusta {
     );
     this.height = Math.max(16, Math.round(this.width * aspect));
     this.pixels = new Uint8Array(4 * this.width * this.height * Math.max(1, this.layers)).fill(128);
-    this.texture = new THREE.DataArrayTexture(
-      this.pixels,
-      this.width,
-      this.height,
-      Math.max(1, this.layers),
-    );
-    this.texture.minFilter = THREE.LinearMipmapLinearFilter;
-    this.texture.magFilter = THREE.LinearFilter;
-    this.texture.generateMipmaps = true;
-    this.texture.anisotropy = 4;
-    this.texture.needsUpdate = true;
+    this.texture = photoTexture(this.pixels, this.width, this.height, Math.max(1, this.layers));
 
     this.lines = new Segments(1.4);
     this.outline = new Segments(1.4, { depthTest: false });
@@ -178,7 +162,12 @@ class Frusta {
     );
     this.lens = new THREE.Mesh(
       new THREE.BufferGeometry(),
-      rawMaterial(PHOTO_VERTEX, PHOTO_FRAGMENT, uniforms, { transparent: true, depthTest: false }),
+      rawMaterial(
+        PHOTO_VERTEX,
+        PHOTO_FRAGMENT,
+        { photos: { value: this.texture } },
+        { transparent: true, depthTest: false },
+      ),
     );
     this.pictures.frustumCulled = this.lens.frustumCulled = false;
     this.world = new THREE.Scene();
@@ -207,6 +196,32 @@ class Frusta {
     }
   }
 
+  /** Look through camera `i`, or none if -1, at its photograph in full; `refresh` when it is there. */
+  lookThrough(i, refresh) {
+    this.inside = i;
+    if (i >= 0 && i !== this.lensCamera) this.lensReady = this.loadLens(i, refresh);
+  }
+
+  async loadLens(i, refresh) {
+    const bitmap = await createImageBitmap(this.cameras[i].photo);
+    if (i === this.inside) {
+      const { width, height } = bitmap;
+      const canvas = document.createElement("canvas");
+      canvas.width = width;
+      canvas.height = height;
+      const context = canvas.getContext("2d", { willReadFrequently: true });
+      context.drawImage(bitmap, 0, 0);
+      const pixels = new Uint8Array(context.getImageData(0, 0, width, height).data);
+      const { photos } = this.lens.material.uniforms;
+      if (photos.value !== this.texture) photos.value.dispose();
+      photos.value = photoTexture(pixels, width, height, 1);
+      this.lensCamera = i;
+      this.update();
+      refresh();
+    }
+    bitmap.close();
+  }
+
   corners(camera, depth = this.scale) {
     return camera.rays.map((ray) =>
       ray.clone().multiplyScalar(depth).applyMatrix4(camera.worldFromCamera),
@@ -219,15 +234,16 @@ class Frusta {
     return corners.map((start, k) => ({ start, end: corners[(k + 1) % 4], color }));
   }
 
-  quads(chosen, opacity, depth) {
+  /** One quad a chosen camera, of its layer of the texture. */
+  quads(chosen, opacity, layerOf) {
     const positions = [];
     const paint = [];
     const index = [];
     for (const i of chosen) {
       const base = positions.length / 3;
-      this.corners(this.cameras[i], depth).forEach((corner, k) => {
+      this.corners(this.cameras[i]).forEach((corner, k) => {
         positions.push(corner.x, corner.y, corner.z);
-        paint.push(k === 1 || k === 2 ? 1 : 0, k >= 2 ? 1 : 0, i, opacity);
+        paint.push(k === 1 || k === 2 ? 1 : 0, k >= 2 ? 1 : 0, layerOf(i), opacity);
       });
       index.push(base, base + 2, base + 1, base, base + 3, base + 2);
     }
@@ -238,16 +254,37 @@ class Frusta {
     return geometry;
   }
 
-  /** Rebuild lines and pictures from the state: a few thousand numbers, cheap enough for a hover. */
+  /** From inside a camera the other frusta only hide what it saw. */
+  get shown() {
+    return this.visible && this.inside < 0;
+  }
+
+  get accent() {
+    return this.dark ? [0.39, 0.7, 1, 1] : [0.04, 0.45, 0.87, 1];
+  }
+
+  colorOf(i) {
+    if (i === this.selected || i === this.hovered) return this.accent;
+    return this.dark ? [0.82, 0.86, 0.93, 0.6] : [0.2, 0.24, 0.3, 0.65];
+  }
+
+  /** Mark the camera under the pointer, -1 for none: what thousands of cameras can bear. */
+  hover(i) {
+    const before = this.hovered;
+    this.hovered = i;
+    if (!this.shown) return;
+    for (const k of [before, i])
+      if (k >= 0) this.lines.recolor(FRUSTUM_SEGMENTS * k, FRUSTUM_SEGMENTS, this.colorOf(k));
+  }
+
+  /** Rebuild lines and pictures from the state. */
   update() {
-    const plain = this.dark ? [0.82, 0.86, 0.93, 0.6] : [0.2, 0.24, 0.3, 0.65];
-    const accent = this.dark ? [0.39, 0.7, 1, 1] : [0.04, 0.45, 0.87, 1];
-    // From inside a camera the other frusta only hide what it saw.
-    const shown = this.visible && this.inside < 0 ? this.cameras.map((_, i) => i) : [];
+    const { accent } = this;
+    const shown = this.shown ? this.cameras.map((_, i) => i) : [];
     const segments = [];
     for (const i of shown) {
       const camera = this.cameras[i];
-      const color = i === this.selected || i === this.hovered ? accent : plain;
+      const color = this.colorOf(i);
       const apex = camera.center.toArray();
       for (const edge of this.edges(camera, color))
         segments.push(edge, { start: apex, end: edge.start, color });
@@ -260,15 +297,19 @@ class Frusta {
     this.pictures.geometry = this.quads(
       this.photographs ? shown.filter((i) => i < this.layers) : [],
       1,
+      (i) => i,
     );
     this.lens.geometry.dispose();
-    const through = this.inside >= 0 && this.inside < this.layers && this.overlay > 0;
-    this.lens.geometry = this.quads(through ? [this.inside] : [], this.overlay);
+    const through = this.inside >= 0 && this.inside === this.lensCamera && this.overlay > 0;
+    this.lens.geometry = this.quads(through ? [this.inside] : [], this.overlay, () => 0);
   }
 
   /** The camera whose frustum is under (x, y), in pixels from the top left, or -1. */
   pick(x, y, camera, width, height) {
-    if (!this.visible || this.inside >= 0) return -1;
+    if (!this.shown) return -1;
+    const ray = new THREE.Vector3((2 * x) / width - 1, 1 - (2 * y) / height, 0.5);
+    ray.unproject(camera).sub(camera.position).normalize();
+    const offset = new THREE.Vector3();
     const toScreen = (point) => {
       const p = point.clone().project(camera);
       return p.z > 1 ? null : [(p.x / 2 + 0.5) * width, (0.5 - p.y / 2) * height];
@@ -276,6 +317,10 @@ class Frusta {
     let best = -1;
     let bestDistance = Infinity;
     this.cameras.forEach((candidate, i) => {
+      // No part of a frustum is further from its apex than this: most are nowhere near the ray.
+      offset.copy(candidate.center).sub(camera.position);
+      const reach = this.scale * candidate.reach;
+      if (offset.lengthSq() - offset.dot(ray) ** 2 > reach ** 2) return;
       const outline = this.corners(candidate).map(toScreen);
       const apex = toScreen(candidate.center);
       if (!apex || outline.some((corner) => !corner)) return;
@@ -295,52 +340,4 @@ function insidePolygon(x, y, polygon) {
     if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) inside = !inside;
   });
   return inside;
-}
-
-/** 1, 2 or 5 times a power of ten, not above `value`. */
-function roundLength(value) {
-  const power = 10 ** Math.floor(Math.log10(value));
-  return power * [5, 2, 1].find((step) => step * power <= value * 1.0001);
-}
-
-class Ground {
-  constructor(scene, up) {
-    this.cell = roundLength(scene.radius / 5);
-    const across = new THREE.Vector3(Math.abs(up.x) > 0.9 ? 0 : 1, 0, Math.abs(up.x) > 0.9 ? 1 : 0);
-    across.addScaledVector(up, -across.dot(up)).normalize();
-    const along = new THREE.Vector3().crossVectors(up, across);
-    const origin = new THREE.Vector3(...scene.middle);
-    origin.addScaledVector(up, scene.floor - origin.dot(up));
-    this.uniforms = {
-      origin: { value: origin },
-      across: { value: across },
-      along: { value: along },
-      cell: { value: this.cell },
-      reach: { value: scene.radius * 5 },
-      ink: { value: new THREE.Vector3(1, 1, 1) },
-    };
-    const quad = new THREE.BufferGeometry();
-    quad.setAttribute(
-      "position",
-      new THREE.BufferAttribute(new Float32Array([-1, -1, 0, 1, -1, 0, 1, 1, 0, -1, 1, 0]), 3),
-    );
-    quad.setIndex([0, 1, 2, 0, 2, 3]);
-    const grid = new THREE.Mesh(
-      quad,
-      rawMaterial(GRID_VERTEX, GRID_FRAGMENT, this.uniforms, {
-        transparent: true,
-        depthWrite: false,
-      }),
-    );
-    grid.frustumCulled = false;
-    this.axes = new Segments(2.2);
-    const length = roundLength(scene.radius / 5);
-    this.axes.set([
-      { start: [0, 0, 0], end: [length, 0, 0], color: [0.94, 0.33, 0.36, 1] },
-      { start: [0, 0, 0], end: [0, length, 0], color: [0.4, 0.8, 0.4, 1] },
-      { start: [0, 0, 0], end: [0, 0, length], color: [0.35, 0.6, 1, 1] },
-    ]);
-    this.world = new THREE.Scene();
-    this.world.add(grid, this.axes.mesh);
-  }
 }

@@ -166,7 +166,7 @@ function connectControls(viewer) {
   window.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.type === "range" && event.key.startsWith("Arrow")) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const key = keyName(event);
     if (!Object.hasOwn(keys, key)) return;
     event.preventDefault();
     keys[key]();

@@ -1,8 +1,18 @@
 // Moving the eye: orbit, fly, pan, zoom, touch and animated flights. A pose is a position, a rotation
 // and the distance of the pivot straight ahead, so a photograph's roll is kept until one drags.
 
-const MOVES = new Set(["KeyW", "KeyA", "KeyS", "KeyD", "KeyQ", "KeyE"]);
+const MOVES = new Set("wasdqe");
 const CLICK_PIXELS = 5;
+
+/**
+ * What a key is called, for all shortcuts alike: the letter or sign it types, so that labels are true
+ * on every layout and no key has two meanings; on layouts without Latin letters, the US letter there.
+ */
+function keyName({ key, code }) {
+  if (key.length > 1) return key;
+  if (key <= "\x7f") return key.toLowerCase();
+  return /^(Key|Digit).$/.test(code) ? code.slice(-1).toLowerCase() : key;
+}
 
 class Navigation {
   /** `on` has change(), click(x, y), doubleClick(x, y), hover(x, y) and leave(), the user's own moves. */
@@ -11,28 +21,31 @@ class Navigation {
     this.distance = 1;
     this.flying = false;
     this.flight = null;
-    this.pressed = new Set();
+    this.held = new Map(); // physical key to the move it began, whatever Shift makes of it later
     this.pointers = new Map();
     this.spin = new THREE.Vector2();
+    this.hovering = null; // where the pointer is, until it has been looked after
     this.lastClick = { time: -Infinity, x: 0, y: 0 };
 
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.moved(event));
+    canvas.addEventListener("pointerleave", () => (this.hovering = null));
     for (const kind of ["pointerup", "pointercancel"])
       canvas.addEventListener(kind, (event) => this.released(event));
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     window.addEventListener("keydown", (event) => {
-      if (!MOVES.has(event.code) || event.ctrlKey || event.metaKey || event.altKey) return;
-      this.pressed.add(event.code);
+      const name = keyName(event);
+      if (!MOVES.has(name) || event.ctrlKey || event.metaKey || event.altKey) return;
+      this.held.set(event.code, name);
       this.fast = event.shiftKey;
       this.touched();
     });
     window.addEventListener("keyup", (event) => {
-      this.pressed.delete(event.code);
+      this.held.delete(event.code);
       this.fast = event.shiftKey;
     });
-    window.addEventListener("blur", () => this.pressed.clear());
+    window.addEventListener("blur", () => this.held.clear());
   }
 
   get forward() {
@@ -100,7 +113,7 @@ class Navigation {
 
   moved(event) {
     const last = this.pointers.get(event.pointerId);
-    if (!last) return this.on.hover(event.clientX, event.clientY);
+    if (!last) return this.hover(event.clientX, event.clientY);
     if (
       !this.press.moved &&
       Math.hypot(event.clientX - this.press.x, event.clientY - this.press.y) < CLICK_PIXELS
@@ -122,6 +135,18 @@ class Navigation {
       this.spin.set(dx, dy);
       this.spun = event.timeStamp;
     } else this.pan(dx, dy);
+  }
+
+  /** The pointer may move many times a frame; once a frame is what is under it looked for. */
+  hover(x, y) {
+    const waiting = this.hovering;
+    this.hovering = { x, y };
+    if (waiting) return;
+    requestAnimationFrame(() => {
+      const at = this.hovering;
+      this.hovering = null;
+      if (at) this.on.hover(at.x, at.y);
+    });
   }
 
   released(event) {
@@ -218,12 +243,13 @@ class Navigation {
       }
       return true;
     }
-    if (this.pressed.size > 0) {
-      const has = (plus, minus) => this.pressed.has(plus) - this.pressed.has(minus);
-      const step = new THREE.Vector3(has("KeyD", "KeyA"), 0, has("KeyS", "KeyW")).applyQuaternion(
+    if (this.held.size > 0) {
+      const moves = new Set(this.held.values());
+      const has = (plus, minus) => moves.has(plus) - moves.has(minus);
+      const step = new THREE.Vector3(has("d", "a"), 0, has("s", "w")).applyQuaternion(
         this.camera.quaternion,
       );
-      step.addScaledVector(this.up, has("KeyE", "KeyQ"));
+      step.addScaledVector(this.up, has("e", "q"));
       const speed =
         Math.max(0.25 * this.radius, Math.min(this.distance, 4 * this.radius)) *
         (this.fast ? 3 : 0.8);

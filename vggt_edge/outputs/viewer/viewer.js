@@ -154,7 +154,8 @@ class Viewer {
   }
 
   /** Resolves when all points are on the canvas and nothing moves. */
-  settled() {
+  async settled() {
+    await this.frusta.lensReady;
     return new Promise((resolve) => {
       this.waiting.push(resolve);
       this.schedule();
@@ -276,8 +277,7 @@ class Viewer {
     }
     if (i === this.frusta.hovered) return;
     by("canvas").classList.toggle("over", i >= 0);
-    this.frusta.hovered = i;
-    this.frusta.update();
+    this.frusta.hover(i);
     this.refresh();
   }
 
@@ -314,7 +314,7 @@ class Viewer {
 
   lookFromInside(i) {
     if (i === this.frusta.inside) return;
-    this.frusta.inside = i;
+    this.frusta.lookThrough(i, () => this.refresh());
     this.frusta.update();
     this.refresh();
   }
