@@ -355,12 +355,12 @@ def test_a_full_disk(pictures, weights, tmp_path):
 
     out = tmp_path / "out"
     result = process(
-        *("reconstruct", pictures, "-m", weights, "-o", out, "--size", 70, "-f", "transforms,npz"),
+        *("reconstruct", pictures, "-m", weights, "-o", out, "--size", 70, "-f", "depth,npz"),
         preexec_fn=small_files,
     )
     failed(result, f"cannot write {out / 'scene.npz'}", "free some space")
-    assert "transforms.json" in files(out)  # what was complete stays
-    assert all(name.startswith(("transforms.json", "images/")) for name in files(out))
+    assert "depth/depth.json" in files(out)  # what was complete stays
+    assert all(name.startswith("depth/") for name in files(out))
 
 
 def test_a_full_disk_behind_standard_output():
@@ -433,7 +433,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have us ignore it
 import vggt_edge.predict
 from vggt_edge.outputs import npz
-from vggt_edge.outputs.files import replacing
+from vggt_edge.files import replacing
 
 def write(scene, path):
     with replacing(path) as temporary:

@@ -426,10 +426,12 @@ def test_orbit_pivot_and_fly(opened: Opened) -> None:
     assert walls.min() < 1e-3, "the pivot is not on a wall"
 
     page.run("dispatchEvent(new KeyboardEvent('keydown', { code: 'KeyW', key: 'w' }))")
-    time.sleep(0.3)
+    distance, patience = 0.0, time.monotonic() + 20
+    while distance < 0.05 and time.monotonic() < patience:  # frames take their time in software
+        time.sleep(0.1)
+        distance = float(np.linalg.norm(page.run("return vggtViewer.state().pivot") - pivot))
     page.run("dispatchEvent(new KeyboardEvent('keyup', { code: 'KeyW', key: 'w' }))")
-    moved = page.run("await vggtViewer.settled(); return vggtViewer.state()")
-    assert np.linalg.norm(moved["pivot"] - pivot) > 0.05
+    assert distance > 0.05
     assert page.problems() == []
 
 

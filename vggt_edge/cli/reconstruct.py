@@ -12,8 +12,8 @@ import typer
 from .report import DeviceOption, DtypeOption, JsonOption, finish, on_terminal
 
 FORMATS_HELP = (
-    "Comma-separated, of glb, ply, html (a 3D viewer), colmap, transforms (nerfstudio), npz, "
-    "depth (16-bit PNG), exr, rerun."
+    "Comma-separated, of glb, ply, html (a 3D viewer), colmap, colmap-text, transforms "
+    "(nerfstudio), npz, depth (16-bit PNG), exr, rerun."
 )
 
 
@@ -75,7 +75,7 @@ def command(
             help="Drop the least confident PERCENT of the points.",
             metavar="PERCENT",
             min=0,
-            max=99.9,
+            max=100,
         ),
     ] = 20.0,
     max_points: Annotated[
@@ -112,9 +112,9 @@ def command(
     # The libraries behind these take seconds to load; --help should not.
     from .. import api, memory, outputs
     from ..errors import InputError
+    from ..files import check_writable
     from ..hardware import keep_heap, pick_device, pick_dtype
     from ..images import check_inputs, read_views
-    from ..outputs.files import check_writable
     from ..scene.reconstruct import reconstruct
     from ..weights import describe, load
 
@@ -122,6 +122,10 @@ def command(
     # What is wrong with the options, the inputs and the output is said before the weights are
     # loaded, which can take minutes.
     wanted = outputs.check_formats([name.strip() for name in formats.split(",") if name.strip()])
+    if confidence_percentile >= 100:
+        raise InputError(
+            "--confidence-percentile 100 drops every point: give a percentile below 100"
+        )
     if full_resolution and not {"depth", "exr"} & set(wanted):
         raise InputError("--full-resolution is about depth maps: add depth or exr to --formats")
     check_writable(out)

@@ -54,10 +54,10 @@ def command(
     --model. Ctrl-C stops it; the same command resumes from the last checkpoint.
     """
     from ..errors import InputError
+    from ..files import check_writable
     from ..hardware import keep_heap, pick_device
     from ..model.config import PRESETS
     from ..model.vggt import VGGT
-    from ..outputs.files import check_writable
     from ..train import curves
     from ..train.export import export
     from ..train.initialize import initialize
