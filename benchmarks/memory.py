@@ -23,7 +23,8 @@ file, dtype, views, height, width = sys.argv[1], sys.argv[2], *map(int, sys.argv
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 import numpy as np
 import vggt_edge as ve
-from vggt_edge import memory
+from vggt_edge import hardware, memory
+hardware.keep_heap()  # as the command line does
 ve.predict, ve.load, ve.Views
 start = peak()
 begin = time.perf_counter()

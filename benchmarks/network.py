@@ -20,8 +20,10 @@ import record
 import torch
 
 from vggt_edge import memory
+from vggt_edge.checkpoint import skeleton
+from vggt_edge.hardware import keep_heap
 from vggt_edge.model.config import PRESETS
-from vggt_edge.model.vggt import VGGT
+from vggt_edge.model.vggt import VGGT, precise_parameters
 from vggt_edge.weights import from_upstream
 
 CONFIG = replace(PRESETS["vggt-1b"], heads=("camera", "depth"))
@@ -85,8 +87,15 @@ def build_variants(upstream: Path | None) -> dict[str, Callable[[torch.Tensor], 
 
         return call
 
-    half = VGGT(CONFIG).to(torch.bfloat16)
-    half.load_state_dict(float32.state_dict())
+    precise = precise_parameters(float32)
+    half = skeleton(CONFIG)
+    half.load_state_dict(
+        {
+            name: tensor if name in precise else tensor.to(torch.bfloat16)
+            for name, tensor in float32.state_dict().items()
+        },
+        assign=True,
+    )
     variants["float32"] = run(float32)
     variants["bf16"] = run(half.eval().requires_grad_(False))
     return variants
@@ -103,6 +112,7 @@ def main() -> None:
     height, width = map(int, args.size.split("x"))
     images = torch.rand(1, args.views, 3, height, width, generator=torch.Generator().manual_seed(1))
 
+    keep_heap()  # as the command line does; it serves all variants alike
     variants = build_variants(args.upstream)
     if args.only:
         variants = {name: call for name, call in variants.items() if name in args.only}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -74,12 +75,15 @@ def command(
     config = TrainConfig(
         steps=steps, batch=batch, learning_rate=learning_rate, decay=decay, every=every, seed=seed
     )
-    network = initialize(VGGT(PRESETS[preset]), seed).to(target)
+    # The point head is not shipped, but its loss is what makes views look at each other.
+    shipped = PRESETS[preset]
+    taught = replace(shipped, heads=tuple(dict.fromkeys((*shipped.heads, "point"))))
+    network = initialize(VGGT(taught), seed).to(target)
     trainer = Trainer(network, config)
     seconds = None if minutes is None else 60 * minutes
     checkpoint = run(trainer, folder, typer.echo, stop_after=seconds)
     picture = curves.plot(folder / "log.jsonl", folder / "curves.png")
-    weights = export(checkpoint, folder / "model.safetensors")
+    weights = export(checkpoint, folder / "model.safetensors", shipped.heads)
     lines = [f"step {trainer.step}", f"  weights  {weights}", f"  curves   {picture}"]
     data = {"step": trainer.step, "weights": str(weights), "curves": str(picture)}
     finish(lines, data, json)

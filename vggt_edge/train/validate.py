@@ -67,7 +67,7 @@ def validate(
             device=device,
         )
         batch = make_batch(world)
-        output = model(batch.images)
+        output = model(batch.images, heads=("camera", "depth"))
         if output.depth is None or output.pose_enc is None:
             raise ValueError("validation needs a model with camera and depth heads")
         truth, valid = batch.depth[0].cpu().numpy(), batch.valid[0].cpu().numpy()
