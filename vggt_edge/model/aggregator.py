@@ -79,6 +79,8 @@ class Aggregator(nn.Module):
         head_width = self.config.width // self.config.attention_heads
         tables = rotary_tables(layout, head_width, images.device)
         kept_as = self.camera_token.dtype
+        if chunk is not None and chunk >= images.shape[0] * images.shape[1]:
+            chunk = None  # all in flight at once: nothing to save
         tokens = self.embed(images, chunk)
         taps = []
         for index in range(self.config.depth):
