@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -38,6 +37,7 @@ from .checkpoint import (
     skeleton,
 )
 from .errors import OutputError
+from .files import replacing
 from .hardware import pick_device, pick_dtype
 from .model.config import VGGTConfig
 from .model.vggt import VGGT, precise_parameters
@@ -203,19 +203,14 @@ def save(model: VGGT, path: str | Path, license: str | None = None) -> Path:
         "license": license or model.license or hub.UNKNOWN_LICENSE,
     }
     tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as temporary:
             # safetensors makes files that only their owner may read; keep the mode of any new file.
             temporary.touch()
             mode = temporary.stat().st_mode
             save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(data)})
             temporary.chmod(mode)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise OutputError(printable(f"{path}: cannot be written ({error})")) from error
     return path
 
