@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: demo test test-slow check format system clean
 
 demo: .venv/core
-	$(BIN)/vggt-edge reconstruct vggt_edge/assets/sample -o demo --formats glb,html,colmap
+	$(BIN)/vggt-edge reconstruct vggt_edge/assets/sample -o demo --size 112 --formats glb,html,colmap
 	@echo "open demo/scene.html in a browser"
 
 test: .venv/dev system

@@ -14,9 +14,9 @@ from vggt_edge.model.config import PRESETS
 
 def test_default_sizes():
     assert api.default_size(PRESETS["vggt-1b"]) == 518
-    assert api.default_size(PRESETS["pocket"]) == 336
+    assert api.default_size(PRESETS["pocket"]) == 224
     odd = dataclasses.replace(TINY_CONFIG, image_size=70)
-    assert api.default_size(odd) == 98  # 105 is no multiple of the patch
+    assert api.default_size(odd) == 70
 
 
 def test_write_finds_the_tracks_that_colmap_needs(tmp_path):

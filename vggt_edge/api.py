@@ -14,8 +14,7 @@ from .types import Scene
 
 def default_size(config: VGGTConfig) -> int:
     """Longer side of the views a network does well with: 518, less for small networks."""
-    patch = config.patch_size
-    return min(518, config.image_size * 3 // 2) // patch * patch
+    return min(518, config.image_size)
 
 
 def write(

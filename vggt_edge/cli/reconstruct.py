@@ -40,7 +40,7 @@ def command(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Longer side of the views; by default 518, or 336 for pocket.",
+            help="Longer side of the views; by default 518, or 224 for pocket.",
             metavar="PIXELS",
         ),
     ] = None,
