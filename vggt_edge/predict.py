@@ -16,6 +16,12 @@ from .model.vggt import VGGT, VGGTOutput
 from .types import Cameras, Prediction, Views
 
 
+def extrinsics_from_encoding(pose: np.ndarray) -> np.ndarray:
+    """(..., 3, 4) float64 camera-from-world of (..., 9) pose encodings."""
+    rotation = geometry.quaternion_to_matrix(pose[..., 3:7].astype(np.float64))
+    return np.concatenate([rotation, pose[..., :3, None]], axis=-1)
+
+
 def cameras_from_encoding(pose: np.ndarray, size: tuple[int, int]) -> Cameras:
     """Cameras from (S, 9) pose encodings: translation, quaternion xyzw, fields of view (v, h).
 
@@ -23,15 +29,14 @@ def cameras_from_encoding(pose: np.ndarray, size: tuple[int, int]) -> Cameras:
     """
     pose = pose.astype(np.float64)
     height, width = size
-    rotation = geometry.quaternion_to_matrix(pose[:, 3:7])
     # The head's field of view passes a ReLU; a zero must not divide.
     vertical, horizontal = np.maximum(pose[:, 7:9], 1e-3).T
     intrinsics = np.zeros((len(pose), 3, 3))
     intrinsics[:, 0, 0] = width / 2 / np.tan(horizontal / 2)
     intrinsics[:, 1, 1] = height / 2 / np.tan(vertical / 2)
     intrinsics[:, 0, 2], intrinsics[:, 1, 2], intrinsics[:, 2, 2] = width / 2, height / 2, 1
-    extrinsics = np.concatenate([rotation, pose[:, :3, None]], axis=-1)
-    return Cameras(intrinsics, extrinsics, np.tile(np.array(size), (len(pose), 1)))
+    sizes = np.tile(np.array(size), (len(pose), 1))
+    return Cameras(intrinsics, extrinsics_from_encoding(pose), sizes)
 
 
 def to_tensor(views: Views, device: torch.device) -> torch.Tensor:

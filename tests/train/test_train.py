@@ -11,6 +11,7 @@ from conftest import TINY_CONFIG
 from vggt_edge import geometry
 from vggt_edge.errors import CheckpointError
 from vggt_edge.model.vggt import VGGT, VGGTOutput
+from vggt_edge.predict import extrinsics_from_encoding
 from vggt_edge.train.batch import make_batch, quaternion_from_matrix, regroup
 from vggt_edge.train.curriculum import CURRICULUM, Stage, draw, stage_at
 from vggt_edge.train.curves import plot
@@ -19,7 +20,7 @@ from vggt_edge.train.feed import Feed, photograph
 from vggt_edge.train.initialize import initialize
 from vggt_edge.train.loop import TrainConfig, Trainer, learning_rate, run
 from vggt_edge.train.losses import CONFIDENCE_ALPHA, balanced_gradients, losses
-from vggt_edge.train.validate import poses_from_encoding, validate
+from vggt_edge.train.validate import validate
 from vggt_edge.weights import load
 from vggt_edge.worlds import render
 
@@ -56,7 +57,7 @@ def test_a_batch_is_in_the_first_cameras_frame_at_unit_scale(world):
     assert distance.isfinite().all() and np.allclose(means, 1, atol=1e-4)
     # Points are those that depth, pose and field of view of the targets unproject to.
     for i in range(2):
-        poses = poses_from_encoding(batch.pose[i].numpy())
+        poses = extrinsics_from_encoding(batch.pose[i].numpy())
         k = world.intrinsics[i].double().numpy()
         points = geometry.unproject(batch.depth[i].double().numpy(), k, poses)
         mask = batch.valid[i].numpy()

@@ -126,7 +126,7 @@ class Tracker(nn.Module):
 
     def __init__(self, features: int, hidden: int, levels: int, radius: int):
         super().__init__()
-        self.levels, self.radius, self.latent = levels, radius, features
+        self.levels, self.radius = levels, radius
         width = 3 * features + 4
         self.corr_mlp = Mlp(levels * (2 * radius + 1) ** 2, hidden, features)
         self.query_ref_token = nn.Parameter(torch.normal(0.0, 1.0, (1, 2, width)))

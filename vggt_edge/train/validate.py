@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from .. import geometry, metrics
+from .. import metrics
 from ..model.vggt import VGGT
+from ..predict import extrinsics_from_encoding
 from ..worlds import KINDS, render
 from .batch import make_batch
 
@@ -32,12 +33,6 @@ class Score:
     baseline_auc30: float
     baseline_rotation_auc30: float
     scenes: int
-
-
-def poses_from_encoding(pose: np.ndarray) -> np.ndarray:
-    """(..., 9) encodings to (..., 3, 4) camera-from-world."""
-    rotation = geometry.quaternion_to_matrix(pose[..., 3:7].astype(np.float64))
-    return np.concatenate([rotation, pose[..., :3, None]], axis=-1)
 
 
 @torch.inference_mode()
@@ -74,8 +69,8 @@ def validate(
         depth = output.depth[0, ..., 0].float().cpu().numpy()
         score = metrics.depth_score(depth, truth, valid)
         constant = metrics.depth_score(np.ones_like(truth), truth, valid)
-        true_poses = poses_from_encoding(batch.pose[0].cpu().numpy())
-        poses = poses_from_encoding(output.pose_enc[0].float().cpu().numpy())
+        true_poses = extrinsics_from_encoding(batch.pose[0].cpu().numpy())
+        poses = extrinsics_from_encoding(output.pose_enc[0].float().cpu().numpy())
         still = np.broadcast_to(np.eye(3, 4), true_poses.shape)
         rotation, translation = metrics.relative_pose_errors(poses, true_poses)
         still_rotation, still_translation = metrics.relative_pose_errors(still, true_poses)
