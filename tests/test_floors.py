@@ -26,7 +26,7 @@ FLOORS = {
     "images": 2.4,
     "predict": 3,
     "outputs": 4, "scene": 4,
-    "train": 5,
+    "evaluate": 5, "train": 5,
     "api": 6,
     "cli": 6.1,
     "__main__": 6.2, "__init__": 6.2,

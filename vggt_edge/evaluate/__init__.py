@@ -1,0 +1,1 @@
+"""How good is it: data with known truth, metrics, protocols, reports."""
