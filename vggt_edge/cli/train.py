@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,14 @@ def command(
     preset: Annotated[
         str, typer.Option(help="Which network: pocket or vggt-1b.", metavar="NAME")
     ] = "pocket",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Begin with MODEL's weights, not with random ones, and with pairs.",
+            metavar="MODEL",
+        ),
+    ] = None,
     steps: Annotated[
         int, typer.Option(help="Optimiser steps in all.", metavar="N", min=1)
     ] = 200_000,
@@ -60,9 +67,11 @@ def command(
     from ..model.config import PRESETS
     from ..model.vggt import VGGT
     from ..train import curves
+    from ..train.curriculum import CURRICULUM
     from ..train.export import export
     from ..train.initialize import initialize
     from ..train.loop import TrainConfig, Trainer, run
+    from ..weights import load
 
     if preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
@@ -75,15 +84,18 @@ def command(
     config = TrainConfig(
         steps=steps, batch=batch, learning_rate=learning_rate, decay=decay, every=every, seed=seed
     )
-    # The point head is not shipped, but its loss is what makes views look at each other.
-    shipped = PRESETS[preset]
-    taught = replace(shipped, heads=tuple(dict.fromkeys((*shipped.heads, "point"))))
-    network = initialize(VGGT(taught), seed).to(target)
+    if start is None:
+        network = initialize(VGGT(PRESETS[preset]), seed)
+    else:
+        network = load(start, device="cpu", dtype="float32")
+    network = network.to(target)
     trainer = Trainer(network, config)
+    if start is not None:
+        trainer.step = CURRICULUM[0].steps  # trained weights need no single views
     seconds = None if minutes is None else 60 * minutes
     checkpoint = run(trainer, folder, typer.echo, stop_after=seconds)
     picture = curves.plot(folder / "log.jsonl", folder / "curves.png")
-    weights = export(checkpoint, folder / "model.safetensors", shipped.heads)
+    weights = export(checkpoint, folder / "model.safetensors")
     lines = [f"step {trainer.step}", f"  weights  {weights}", f"  curves   {picture}"]
     data = {"step": trainer.step, "weights": str(weights), "curves": str(picture)}
     finish(lines, data, json)

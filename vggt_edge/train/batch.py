@@ -19,6 +19,8 @@ class Batch(NamedTuple):
     points  (B, S, H, W, 3) in the first camera's frame, divided by the scale.
     pose    (B, S, 9) the encoding the camera head predicts.
     scale   (B,) metres per unit: mean distance of all valid points from the first camera.
+    camera_from_first  (B, S, 3, 4) extrinsics, divided by the scale.
+    intrinsics         (B, S, 3, 3) in pixels.
     """
 
     images: Tensor
@@ -27,6 +29,8 @@ class Batch(NamedTuple):
     points: Tensor
     pose: Tensor
     scale: Tensor
+    camera_from_first: Tensor
+    intrinsics: Tensor
 
 
 def quaternion_from_matrix(rotation: Tensor) -> Tensor:
@@ -82,9 +86,10 @@ def make_batch(world: WorldBatch) -> Batch:
     height, width = world.depth.shape[-2:]
     fov_v = 2 * torch.atan(height / 2 / world.intrinsics[..., 1, 1])
     fov_h = 2 * torch.atan(width / 2 / world.intrinsics[..., 0, 0])
+    shift = translation / scale[:, None, None, None]
     pose = torch.cat(
         [
-            translation.squeeze(-1) / scale[:, None, None],
+            shift.squeeze(-1),
             quaternion_from_matrix(rotation),
             fov_v[..., None],
             fov_h[..., None],
@@ -99,4 +104,6 @@ def make_batch(world: WorldBatch) -> Batch:
         points=points / scale[:, None, None, None, None],
         pose=pose,
         scale=scale,
+        camera_from_first=torch.cat([rotation, shift], dim=-1),
+        intrinsics=world.intrinsics.clone(),
     )

@@ -7,7 +7,7 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,11 @@ from .batch import Batch, make_batch
 from .curriculum import CURRICULUM, Draw, Stage, draw, stage_at
 from .feed import Feed
 from .losses import balanced_gradients, losses
+from .match import Teacher
 from .validate import Score, validate
 
+# Norms of the gradients at the trunk, beside the camera's, which the curriculum sets.
+SHARES = {"depth": 1.0, "point": 0.7, "match": 1.0}
 # What decides the batch of a step: it must not change within a run.
 DRAWN_BY = ("seed", "batch")
 
@@ -79,8 +82,10 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.step = 0
         self.mean = copy.deepcopy(model).eval().requires_grad_(False)
-        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-        plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+        self.teacher = Teacher(model.config).to(self.device)
+        taught = [*model.parameters(), *self.teacher.parameters()]
+        decayed = [p for p in taught if p.requires_grad and p.ndim >= 2]
+        plain = [p for p in taught if p.requires_grad and p.ndim < 2]
         groups: list[dict[str, Any]] = [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain},
@@ -102,6 +107,7 @@ class Trainer:
             "model_config": self.model.config.to_dict(),
             "model": self.model.state_dict(),
             "mean": self.mean.state_dict(),
+            "teacher": self.teacher.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "norms": self.norms,
         }
@@ -112,6 +118,7 @@ class Trainer:
         self.norms = dict(state["norms"])
         self.model.load_state_dict(state["model"])
         self.mean.load_state_dict(state["mean"])
+        self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def backward(self, batch: Batch, shares: dict[str, float]) -> dict[str, float]:
@@ -121,7 +128,7 @@ class Trainer:
         share before the trunk sees it, for the raw camera gradient drowns the depth's.
         """
         use_bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
-        with use_bf16:
+        with use_bf16, self.teacher.watching(self.model) as seen:
             taps = self.model.aggregator(batch.images)
         ends = [t for tap in taps for t in tap]
         cut = [t.detach().requires_grad_() for t in ends]
@@ -132,19 +139,33 @@ class Trainer:
             output = self.model.decode(cut_taps, grid)
         gradients: dict[str, list[Tensor]] = {}
         values = {}
-        for head, loss in losses(output, batch).items():
+        by_head = losses(output, batch)
+        by_head["point"] = self.teacher.point_loss(cut_taps[-1], batch)
+        for head, loss in by_head.items():
             (loss * shares[head]).backward()
             gradients[head] = [
                 torch.zeros_like(t) if t.grad is None else t.grad / shares[head] for t in cut
             ]
             for t in cut:
                 t.grad = None
-            norm = math.sqrt(sum(float(g.float().square().sum()) for g in gradients[head]))
-            before = self.norms.get(head, norm)
-            self.norms[head] = 0.98 * before + 0.02 * norm
+            self._remember(head, gradients[head])
             values[head] = float(loss.detach())
-        torch.autograd.backward(ends, balanced_gradients(gradients, self.norms, shares))
+        pulls = balanced_gradients(gradients, self.norms, shares)
+        if batch.images.shape[1] > 1:
+            # Matching meets the trunk further down, where its gradient is scaled in the same way.
+            loss = self.teacher.match_loss(seen, batch)
+            at = torch.autograd.grad(loss, [watched.x for watched in seen], retain_graph=True)
+            self._remember("match", at)
+            values["match"] = float(loss.detach())
+            ends.append(loss)
+            pulls.append(loss.new_tensor(shares["match"] / max(self.norms["match"], 1e-12)))
+        torch.autograd.backward(ends, pulls)
         return values
+
+    def _remember(self, head: str, gradients: Sequence[Tensor]) -> None:
+        """A running mean of the norm of a head's gradient."""
+        norm = math.sqrt(sum(float(g.float().square().sum()) for g in gradients))
+        self.norms[head] = 0.98 * self.norms.get(head, norm) + 0.02 * norm
 
     def plan(self, step: int) -> Draw:
         """What is drawn at a step."""
@@ -158,7 +179,7 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         camera = stage_at(self.step, self.curriculum).camera
-        values = self.backward(make_batch(world), {"camera": camera, "depth": 1.0, "point": 1.0})
+        values = self.backward(make_batch(world), {**SHARES, "camera": camera})
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if not math.isfinite(float(norm)):
             raise NumericError(f"the gradient of step {self.step} is not finite")
@@ -253,7 +274,7 @@ def run(
                 continue
             elapsed = time.monotonic() - mark
             row: dict[str, Any] = {"step": trainer.step}
-            for key in ("depth", "camera", "point", "norm", "rate"):
+            for key in ("depth", "camera", "point", "match", "norm", "rate"):
                 found = [values[key] for values in window if key in values]
                 if found:
                     row[key] = sum(found) / len(found)

@@ -26,7 +26,7 @@ def _masked_mean(value: Tensor, mask: Tensor) -> Tensor:
     return (value * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _confident(error: Tensor, confidence: Tensor, valid: Tensor) -> Tensor:
+def confident_mean(error: Tensor, confidence: Tensor, valid: Tensor) -> Tensor:
     """Mean of confidence-weighted errors, less what the confidence is worth."""
     worth = confidence.log().clamp(max=MAX_CONFIDENCE_LOG)
     return _masked_mean(error * confidence - CONFIDENCE_ALPHA * worth, valid)
@@ -48,14 +48,14 @@ def depth_loss(depth: Tensor, confidence: Tensor, batch: Batch) -> Tensor:
     truth = batch.depth.clamp(min=1e-4).log()
     error = (depth.squeeze(-1).clamp(min=1e-6).log() - truth) * batch.valid
     gradient = _gradient(error[..., None], confidence, batch.valid)
-    return _confident(error.abs(), confidence, batch.valid) + gradient
+    return confident_mean(error.abs(), confidence, batch.valid) + gradient
 
 
 def point_loss(points: Tensor, confidence: Tensor, batch: Batch) -> Tensor:
     """Confidence-weighted error of (B, S, H, W, 3) points, with its gradient term."""
     error = (points - batch.points) * batch.valid[..., None]
     gradient = _gradient(error, confidence, batch.valid)
-    return _confident(error.norm(dim=-1), confidence, batch.valid) + gradient
+    return confident_mean(error.norm(dim=-1), confidence, batch.valid) + gradient
 
 
 def camera_loss(poses: Sequence[Tensor], batch: Batch) -> Tensor:

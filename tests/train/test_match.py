@@ -1,0 +1,77 @@
+"""Correspondences against geometry, and the losses that teach them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vggt_edge import geometry
+from vggt_edge.train.batch import make_batch
+from vggt_edge.train.match import match_loss, patch_centers, true_matches
+from vggt_edge.worlds import render
+
+PATCH = 14
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return make_batch(render(7, 2, 3, 84, 112, overlap=0.8))
+
+
+def test_matches_agree_with_geometry(batch):
+    matches = true_matches(batch, PATCH)
+    rows, cols = 84 // PATCH, 112 // PATCH
+    v, u = np.divmod(np.arange(rows * cols), cols)
+    points = patch_centers(batch.points, PATCH)
+    checked = 0
+    for j in range(3):
+        seen = geometry.project(
+            points[1, 0].double().numpy(),
+            batch.intrinsics[1, j].double().numpy(),
+            batch.camera_from_first[1, j].double().numpy(),
+        )
+        weight = matches.weight[1, 0, :, j].numpy()
+        visible = weight.sum(-1) > 0
+        assert np.allclose(weight[visible].sum(-1), 1, atol=1e-5)
+        target = matches.target[1, 0, :, j].numpy()
+        at_u = (weight * u[target]).sum(-1) * PATCH + PATCH / 2 - 0.5
+        at_v = (weight * v[target]).sum(-1) * PATCH + PATCH / 2 - 0.5
+        # Nearer to the border than half a patch there is no patch middle to interpolate to.
+        inner = visible & (seen[:, 0] > 7) & (seen[:, 0] < 104) & (seen[:, 1] > 7)
+        inner &= seen[:, 1] < 76
+        assert np.allclose(at_u[inner], seen[inner, 0], atol=1e-2)
+        assert np.allclose(at_v[inner], seen[inner, 1], atol=1e-2)
+        checked += inner.sum()
+    assert checked > 60
+
+
+def test_a_view_matches_itself(batch):
+    matches = true_matches(batch, PATCH)
+    own = matches.weight[:, torch.arange(3), :, torch.arange(3)]
+    seen = patch_centers(batch.valid, PATCH).transpose(0, 1)
+    assert torch.equal(own.sum(-1) > 0.5, seen)
+
+
+def test_attention_that_knows_the_matches_loses_nothing(batch):
+    """Queries equal to the keys of their true matches beat any that do not know them."""
+    matches = true_matches(batch, PATCH)
+    per_view, special = matches.target.shape[2], 3
+    width = per_view
+    k = torch.zeros(2, 1, 3, special + per_view, width)
+    k[:, :, :, special:] = torch.eye(per_view)
+    k = k.flatten(2, 3)
+    losses = {}
+    for sharpness in (0.0, 5.0, 1000.0):
+        q = torch.zeros(2, 1, 3, special + per_view, width)
+        # Only two views are right at once for one query; teach the pair (0, 1), one direction.
+        hit = torch.zeros(2, per_view, per_view)
+        hit.scatter_add_(-1, matches.target[:, 0, :, 1], matches.weight[:, 0, :, 1])
+        q[:, 0, 0, special:] = hit * sharpness
+        only = matches._replace(weight=matches.weight.clone())
+        mask = torch.zeros(3, 3, dtype=torch.bool)
+        mask[0, 1] = True
+        only.weight.mul_(mask[None, :, None, :, None])
+        losses[sharpness] = float(match_loss(q.flatten(2, 3), k, only, special))
+    assert losses[0.0] == pytest.approx(np.log(per_view), rel=1e-4)
+    assert losses[5.0] < losses[0.0]

@@ -1,0 +1,172 @@
+"""Supervision that no shipped weight carries: who sees the same point, and where it is.
+
+From scratch, pose sits on a plateau until attention has found correspondences, which the camera
+loss alone teaches slowly (docs/LOG.md). Here they are taught directly: in some global blocks a few
+heads are told, for every patch, which patch of every other view sees the same surface point
+(cross-entropy over that view's patches), and a linear map from the last tap is told the patch's
+point in the first camera's frame. The worlds know both exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..model.aggregator import Tap
+from ..model.config import VGGTConfig
+from ..model.layers import Attention, Block, Tables
+from ..model.vggt import VGGT
+from .batch import Batch
+from .losses import confident_mean
+
+# A point is occluded in another view when that view sees something this much closer or farther.
+DEPTH_TOLERANCE = 0.05
+
+
+class Matches(NamedTuple):
+    """For P patches of S views: where the point at a patch's middle is seen in every view.
+
+    target  (B, S, P, S, 4) indices of the four patches around it in the view of axis 3.
+    weight  (B, S, P, S, 4) their bilinear weights, zero where the point is not seen.
+    """
+
+    target: Tensor
+    weight: Tensor
+
+
+class Watched(NamedTuple):
+    """Input, queries and keys of the taught heads of one block."""
+
+    x: Tensor
+    q: Tensor
+    k: Tensor
+
+
+def patch_centers(value: Tensor, patch: int) -> Tensor:
+    """(B, S, H, W, ...) at the pixel nearest to each patch's middle, (B, S, P, ...)."""
+    middle = patch // 2
+    return value[:, :, middle::patch, middle::patch].flatten(2, 3)
+
+
+def true_matches(batch: Batch, patch: int) -> Matches:
+    """Correspondences between the patches of all views, by depth, pose and visibility."""
+    height, width = batch.depth.shape[-2:]
+    rows, cols = height // patch, width // patch
+    seen = patch_centers(batch.valid, patch)
+    points = patch_centers(batch.points, patch)
+    rotation, translation = batch.camera_from_first[..., :3], batch.camera_from_first[..., 3]
+    # (B, S of the camera, S of the patch, P, 3)
+    camera = torch.einsum("bjxy,bipy->bjipx", rotation, points) + translation[:, :, None, None]
+    depth = camera[..., 2].clamp(min=1e-6)
+    k = batch.intrinsics[:, :, None, None]
+    u = camera[..., 0] / depth * k[..., 0, 0] + k[..., 0, 2]
+    v = camera[..., 1] / depth * k[..., 1, 1] + k[..., 1, 2]
+    inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
+    inside &= (camera[..., 2] > 1e-3) & seen[:, None]
+    at_u = u.round().clamp(0, width - 1).long()
+    at_v = v.round().clamp(0, height - 1).long()
+    there = batch.depth.flatten(2).gather(2, (at_v * width + at_u).flatten(2)).view_as(depth)
+    valid_there = batch.valid.flatten(2).gather(2, (at_v * width + at_u).flatten(2))
+    same = (there - depth).abs() < DEPTH_TOLERANCE * depth
+    visible = inside & same & valid_there.view_as(same)
+    # Between patch middles, clamped at the border.
+    x = ((u + 0.5) / patch - 0.5).clamp(0, cols - 1)
+    y = ((v + 0.5) / patch - 0.5).clamp(0, rows - 1)
+    left, top = x.floor().clamp(max=max(cols - 2, 0)), y.floor().clamp(max=max(rows - 2, 0))
+    right, below = (left + 1).clamp(max=cols - 1), (top + 1).clamp(max=rows - 1)
+    a, b = x - left, y - top
+    corners = [(top, left), (top, right), (below, left), (below, right)]
+    shares = [(1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b]
+    target = torch.stack([(r * cols + c).long() for r, c in corners], dim=-1)
+    weight = torch.stack(shares, dim=-1) * visible[..., None]
+    return Matches(target.permute(0, 2, 3, 1, 4), weight.permute(0, 2, 3, 1, 4))
+
+
+def match_loss(q: Tensor, k: Tensor, matches: Matches, special: int) -> Tensor:
+    """Cross-entropy of attention among the patches of every other view.
+
+    Args:
+        q, k: (B, heads, S * (special + P), width) queries and keys of the taught heads.
+        matches: the truth.
+        special: tokens before the patches of each view.
+    """
+    views = matches.target.shape[1]
+    shape = (views, -1)
+    q = q.unflatten(2, shape)[:, :, :, special:]
+    k = k.unflatten(2, shape)[:, :, :, special:]
+    total = matches.weight.new_zeros(())
+    count = matches.weight.new_zeros(())
+    scale = q.shape[-1] ** -0.5
+    for step in range(1, views):
+        # Every view against the one ``step`` places on, which covers all ordered pairs.
+        other = [(i + step) % views for i in range(views)]
+        own = range(views)
+        scores = q.float() @ k[:, :, other].float().transpose(-1, -2) * scale
+        log_p = F.log_softmax(scores, dim=-1)
+        target, weight = matches.target[:, own, :, other], matches.weight[:, own, :, other]
+        target, weight = target.transpose(0, 1), weight.transpose(0, 1)
+        heads = log_p.shape[1]
+        picked = log_p.gather(-1, target[:, None].expand(-1, heads, -1, -1, -1))
+        total = total - (picked * weight[:, None]).sum() / heads
+        count = count + weight.sum()
+    return total / count.clamp(min=1)
+
+
+class Teacher(nn.Module):
+    """Watches the taught heads during a forward pass and holds the map from tokens to points.
+
+    Args:
+        config: of the network.
+        blocks: which global blocks are taught; by default the second and third.
+        heads: how many heads of each.
+    """
+
+    def __init__(self, config: VGGTConfig, blocks: tuple[int, ...] = (1, 2), heads: int = 2):
+        super().__init__()
+        self.blocks = tuple(b for b in blocks if b < config.depth)
+        self.heads = min(heads, config.attention_heads)
+        self.special = config.special_tokens
+        self.patch = config.patch_size
+        self.points = nn.Linear(2 * config.width, 4)
+        nn.init.zeros_(self.points.weight)
+        nn.init.zeros_(self.points.bias)
+
+    @contextmanager
+    def watching(self, model: VGGT) -> Iterator[list[Watched]]:
+        """Collects what the taught heads of every taught block do during a forward pass."""
+        seen: list[Watched] = []
+
+        def watch(attention: nn.Module, inputs: tuple[Tensor, Tables | None]) -> None:
+            x, tables = inputs
+            attention = cast(Attention, attention)
+            q = attention.queries(x, tables)[:, : self.heads]
+            k = attention.keys_values(x, tables)[0][:, : self.heads]
+            seen.append(Watched(x, q, k))
+
+        blocks = [cast(Block, model.aggregator.global_blocks[b]) for b in self.blocks]
+        handles = [block.attn.register_forward_pre_hook(watch) for block in blocks]
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def match_loss(self, seen: list[Watched], batch: Batch) -> Tensor:
+        """How far the taught heads are from attending to the same surface point."""
+        matches = true_matches(batch, self.patch)
+        per_block = [match_loss(w.q, w.k, matches, self.special) for w in seen]
+        return torch.stack(per_block).mean()
+
+    def point_loss(self, tap: Tap, batch: Batch) -> Tensor:
+        """Confidence-weighted error of each patch's point, from its token of the last tap."""
+        answer = self.points(tap.tokens(first=self.special).float())
+        confidence = 1 + answer[..., 3].clamp(max=10).exp()
+        truth = patch_centers(batch.points, self.patch)
+        valid = patch_centers(batch.valid, self.patch)
+        error = ((answer[..., :3] - truth) * valid[..., None]).norm(dim=-1)
+        return confident_mean(error, confidence, valid)
