@@ -11,6 +11,7 @@ from vggt_edge.metrics import depth_score, pose_auc, relative_pose_errors
 
 SHAPE = (2, 4, 5)
 EVERYWHERE = np.ones(SHAPE, dtype=bool)
+PERFECT = (0, 0, 0, 0, 1, 1, 1)
 depths = arrays(np.float64, SHAPE, elements=st.floats(0.1, 50))
 angles = arrays(np.float64, 12, elements=st.floats(0, 180))
 
@@ -30,12 +31,17 @@ def test_depth_by_hand():
     score = depth_score(depth, truth, np.ones(4, dtype=bool), align=False)
     assert score.abs_rel == pytest.approx((0.1 + 0 + 0.5 + 0.4) / 4)
     assert score.delta1 == 0.5
+    assert (score.delta2, score.delta3) == (0.75, 0.75)
+    assert score.sq_rel == pytest.approx((0.01 + 0 + 1 + 1.6) / 4)
+    assert score.rmse == pytest.approx(np.sqrt((0.01 + 0 + 4 + 16) / 4))
+    logs = np.log([1.1, 1, 2, 1.4])
+    assert score.log_rmse == pytest.approx(np.sqrt(np.mean(logs**2)))
 
 
 @given(depths)
 def test_the_truth_scores_best(truth):
-    assert depth_score(truth, truth, EVERYWHERE) == (0, 1)
-    assert depth_score(truth, truth, EVERYWHERE, align=False) == (0, 1)
+    assert depth_score(truth, truth, EVERYWHERE) == PERFECT
+    assert depth_score(truth, truth, EVERYWHERE, align=False) == PERFECT
 
 
 @given(depths, depths, st.floats(0.01, 100))
@@ -64,7 +70,7 @@ def test_pixels_that_are_not_valid_do_not_count():
     truth = np.full(SHAPE, 2.0)
     depth, valid = truth.copy(), EVERYWHERE.copy()
     depth[0, 0], truth[0, 1], valid[0, :2] = np.nan, 0, False
-    assert depth_score(depth, truth, valid) == (0, 1)
+    assert depth_score(depth, truth, valid) == PERFECT
 
 
 def test_no_valid_pixel():
