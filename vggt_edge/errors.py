@@ -9,6 +9,7 @@
         ├── MissingExtraError    an optional package is not installed
         ├── OfflineError         the network is needed and is not there
         ├── TooLargeError        the work would not fit in memory
+        ├── ExportError          a network that cannot be brought to a target
         └── NumericError         a result is not finite
 
 The command line prints ``str(error)`` and exits with ``error.exit_code``: 2 when what was asked for
@@ -63,3 +64,7 @@ class TooLargeError(VGGTEdgeError):
 
 class NumericError(VGGTEdgeError):
     """A network's output, or a gradient, is not finite."""
+
+
+class ExportError(VGGTEdgeError):
+    """A network that cannot be brought to a target, or whose export is not the same network."""

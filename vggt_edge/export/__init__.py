@@ -1,0 +1,1 @@
+"""Networks for phones: rewritten, checked for what a target cannot run, converted, quantized."""

@@ -1,0 +1,208 @@
+"""An exact rewrite of a network, with the same weights, into what accelerators take.
+
+    rewritten = reauthor(model, Shape(2, 224, 224), ("depth",), Form())
+    depth = rewritten(images)
+
+Tensors of at most four dimensions, separate queries, keys and values, explicit attention,
+LayerScale and picture normalisation folded away, every table and special token a constant, no
+broadcast copies, no antialiased resampling, no transposed convolution: see ``layers`` and
+``decoder``. What each form is good for is in ``shape.Form``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ExportError
+from ..model import vit
+from ..model.aggregator import Aggregator
+from ..model.camera import CameraHead
+from ..model.rope import rotary_tables
+from ..model.vggt import VGGT
+from .decoder import DenseHead
+from .layers import Block, Norm, Rotary, linear
+from .shape import Form, Shape, check_outputs
+
+
+class Encoder(nn.Module):
+    """Images to patch tokens: DINOv2 with registers on each view alone."""
+
+    def __init__(self, source: vit.VisionTransformer, shape: Shape, form: Form):
+        super().__init__()
+        self.channels_last = form.channels_last
+        patch = source.patch_embed.proj
+        deviation = torch.tensor(vit.IMAGE_STD).view(1, 3, 1, 1)
+        mean = torch.tensor(vit.IMAGE_MEAN).view(1, 3, 1, 1)
+        # The normalisation of the picture is part of the convolution, which pads nothing.
+        weight = patch.weight.detach().float() / deviation
+        bias = patch.bias.detach().float() - (weight * mean).sum(dim=(1, 2, 3))
+        self.patches = nn.Conv2d(3, len(weight), source.patch_size, source.patch_size, bias=False)
+        self.patches.weight = nn.Parameter(weight, requires_grad=False)
+        grid = shape.height // source.patch_size, shape.width // source.patch_size
+        self.register_buffer("position", source.position_embedding(*grid).detach() + bias)
+        cls = source.cls_token.float() + source.pos_embed[:, :1].float()
+        special = torch.cat([cls, source.register_tokens.float()], dim=1).detach()
+        self.special = special.shape[1]
+        self.register_buffer("tokens", special.repeat(shape.views, 1, 1))
+        self.blocks = nn.ModuleList(Block(block, form) for block in source.blocks)
+        self.norm = Norm(source.norm)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] in the form's layout to (V, rows * cols, width)."""
+        if self.channels_last:
+            images = images.permute(0, 3, 1, 2)
+        x = self.patches(images).flatten(2).transpose(1, 2) + self.position
+        x = torch.cat([self.tokens, x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, self.special :])
+
+
+class Trunk(nn.Module):
+    """Patch tokens to the taps the heads read: attention within views and across them in turn."""
+
+    def __init__(
+        self,
+        source: Aggregator,
+        shape: Shape,
+        form: Form,
+        dense: bool,
+        cameras: bool,
+    ):
+        super().__init__()
+        config = source.config
+        self.dense, self.cameras = dense, cameras
+        self.taps = config.taps
+        self.special = config.special_tokens
+        layout = shape.layout(config)
+        tables = rotary_tables(layout, config.width // config.attention_heads)
+        self.register_buffer("tokens", source.special_tokens(1, shape.views)[0].detach())
+        within, across = Rotary(tables, 1), Rotary(tables, shape.views)
+        self.frame_blocks = nn.ModuleList(Block(b, form, within) for b in source.frame_blocks)
+        self.global_blocks = nn.ModuleList(Block(b, form, across) for b in source.global_blocks)
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
+        """(V, rows * cols, width) tokens to four taps (V, rows * cols, 2 * width), if dense,
+        and the camera tokens (V, 2 * width) of the last one, if cameras."""
+        x = torch.cat([self.tokens, patches], dim=1)
+        views, per_view, width = x.shape
+        found = []
+        for index, (frame, across) in enumerate(
+            zip(self.frame_blocks, self.global_blocks, strict=True)
+        ):
+            alone = frame(x)
+            x = across(alone.reshape(1, views * per_view, width)).reshape(x.shape)
+            if self.dense and index in self.taps:
+                found.append(torch.cat([alone, x], dim=2)[:, self.special :])
+        if self.cameras:
+            found.append(torch.cat([alone[:, :1], x[:, :1]], dim=2).reshape(views, 2 * width))
+        return tuple(found)
+
+
+class Camera(nn.Module):
+    """Camera tokens to pose encodings, by repeated refinement."""
+
+    def __init__(self, source: CameraHead, form: Form):
+        super().__init__()
+        self.iterations = source.iterations
+        self.token_norm = Norm(source.token_norm)
+        self.blocks = nn.ModuleList(Block(block, form) for block in source.trunk)
+        self.trunk_norm = Norm(source.trunk_norm)
+        self.adaln_norm = Norm(source.adaln_norm)
+        embed, modulation = source.embed_pose, source.poseLN_modulation[1]
+        self.embed_pose = linear(embed.weight, embed.bias)
+        self.shift, self.scale, self.gate = (
+            linear(weight, bias)
+            for weight, bias in zip(
+                modulation.weight.chunk(3), modulation.bias.chunk(3), strict=True
+            )
+        )
+        self.fc1, self.fc2 = (
+            linear(part.weight, part.bias)
+            for part in (source.pose_branch.fc1, source.pose_branch.fc2)
+        )
+        # The first pass is conditioned on a constant.
+        self.register_buffer("empty", source.empty_pose_tokens.detach().float()[0])
+
+    def forward(self, camera_tokens: Tensor) -> Tensor:
+        """(V, 2 * width) to (V, 9)."""
+        tokens = self.token_norm(camera_tokens)
+        normed = self.adaln_norm(tokens)
+        pose = None
+        for _ in range(self.iterations):
+            given = self.embed_pose(self.empty if pose is None else pose)
+            given = nn.functional.silu(given)
+            modulated = normed * (self.scale(given) + 1) + self.shift(given)
+            x = (tokens + self.gate(given) * modulated).unsqueeze(0)
+            for block in self.blocks:
+                x = block(x)
+            x = self.trunk_norm(x).squeeze(0)
+            delta = self.fc2(nn.functional.gelu(self.fc1(x)))
+            pose = delta if pose is None else pose + delta
+        return torch.cat([pose[:, :7], pose[:, 7:].relu()], dim=1)
+
+
+class Rewritten(nn.Module):
+    """The whole network, in parts that can be exported alone: encoder, trunk, depth, camera.
+
+    Attributes
+        shape, outputs, form   what it was made for.
+        encoder                images -> patch tokens (V, rows * cols, width)
+        trunk                  patch tokens -> four taps (V, rows * cols, 2 * width), and the camera
+                               tokens (V, 2 * width) when "pose" is an output
+        depth                  four taps -> (V, H, W, 1) depth, and confidence when it is an output
+        camera                 camera tokens -> (V, 9) pose encodings
+    """
+
+    def __init__(self, model: VGGT, shape: Shape, outputs: tuple[str, ...], form: Form):
+        super().__init__()
+        self.shape, self.outputs, self.form = shape, outputs, form
+        self.dense, self.cameras = bool({"depth", "confidence"} & {*outputs}), "pose" in outputs
+        layout = shape.layout(model.config)
+        self.encoder = Encoder(model.aggregator.patch_embed, shape, form)
+        self.trunk = Trunk(model.aggregator, shape, form, self.dense, self.cameras)
+        if self.dense:
+            confidence = "confidence" in outputs
+            self.depth = DenseHead(model.depth_head, layout.rows, layout.cols, confidence, form)
+        if self.cameras:
+            self.camera = Camera(model.camera_head, form)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Images in [0, 1] in the form's layout to the outputs, bare when it is one."""
+        taps = self.trunk(self.encoder(images))
+        found: list[Tensor] = []
+        if self.dense:
+            dense = self.depth(*taps[:4])
+            found += dense if "depth" in self.outputs else dense[1:]
+        if self.cameras:
+            found.append(self.camera(taps[-1]))
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def example(self) -> Tensor:
+        """An all-grey input of the right shape and layout."""
+        return torch.full(self.shape.images(self.form.channels_last), 0.5)
+
+
+def reauthor(
+    model: VGGT, shape: Shape, outputs: Sequence[str] = ("depth",), form: Form | None = None
+) -> Rewritten:
+    """Rewrite a network for a fixed shape; float32, whatever the precision of its weights.
+
+    Linears share the network's memory where nothing was folded into them.
+
+    Raises:
+        InputError: a shape the network cannot take, or outputs it does not have.
+        ExportError: weights that are not float tensors, such as a compressed network's.
+    """
+    shape.check(model.config)
+    wanted = check_outputs(outputs, model.config)
+    if odd := [name for name, p in model.named_parameters() if not p.is_floating_point()]:
+        raise ExportError(
+            f"{odd[0]} is not a float tensor: export the float network and name the recipe instead"
+        )
+    with torch.no_grad():
+        rewritten = Rewritten(model, shape, wanted, form or Form())
+    return rewritten.eval().requires_grad_(False)
