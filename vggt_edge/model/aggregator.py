@@ -7,7 +7,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from ..sparse_plan import SparsePlan
 from ..types import TokenLayout
+from . import sparse
 from .config import VGGTConfig
 from .layers import Block
 from .rope import rotary_tables
@@ -53,35 +55,46 @@ class Aggregator(nn.Module):
         views, height, width = images.shape[1], images.shape[3], images.shape[4]
         return TokenLayout(views, self.config.special_tokens, height // patch, width // patch)
 
-    def special_tokens(self, batch: int, views: int) -> Tensor:
+    def special_tokens(self, batch: int, views: int, firsts: int = 1) -> Tensor:
         """(batch, views, 1 + registers, width) float32: camera and register tokens."""
         both = torch.cat([self.camera_token, self.register_token], dim=2).float()
-        first = both[:, :1].expand(batch, 1, -1, -1)
-        others = both[:, 1:].expand(batch, views - 1, -1, -1)
+        first = both[:, :1].expand(batch, firsts, -1, -1)
+        others = both[:, 1:].expand(batch, views - firsts, -1, -1)
         return torch.cat([first, others], dim=1)
 
-    def embed(self, images: Tensor, chunk: int | None) -> Tensor:
+    def embed(self, images: Tensor, chunk: int | None, firsts: int = 1) -> Tensor:
         """(B, S, 3, H, W) images to (B, S, P, width) tokens, special ones first."""
         batch, views = images.shape[:2]
         flat = images.flatten(0, 1)
         parts = [self.patch_embed(part) for part in flat.split(chunk or len(flat))]
         patches = torch.cat(parts).unflatten(0, (batch, views))
-        return torch.cat([self.special_tokens(batch, views), patches], dim=2)
+        return torch.cat([self.special_tokens(batch, views, firsts), patches], dim=2)
 
-    def forward(self, images: Tensor, chunk: int | None = None) -> list[Tap]:
+    def forward(
+        self,
+        images: Tensor,
+        chunk: int | None = None,
+        plan: SparsePlan | None = None,
+        cache: sparse.KeyCache | None = None,
+    ) -> list[Tap]:
         """Tapped pairs, in order.
 
         Args:
             images: (B, S, 3, H, W) in [0, 1], or uint8; H and W multiples of the patch size.
             chunk: views in flight at a time, which bounds memory (inference only); None for all.
+            plan: which keys each view sees (inference only); every view sees all when None.
+            cache: of the anchors' keys. Views that come when it is filled are not the first view.
         """
         layout = self.layout(images)
         head_width = self.config.width // self.config.attention_heads
         tables = rotary_tables(layout, head_width, images.device)
         kept_as = self.camera_token.dtype
-        if chunk is not None and chunk >= images.shape[0] * images.shape[1]:
+        if plan is not None:
+            chunk = chunk or layout.views
+            reach = sparse.Reach(plan, layout, cache)
+        elif chunk is not None and chunk >= images.shape[0] * images.shape[1]:
             chunk = None  # all in flight at once: nothing to save
-        tokens = self.embed(images, chunk)
+        tokens = self.embed(images, chunk, firsts=0 if cache is not None and cache.filled else 1)
         taps = []
         for index in range(self.config.depth):
             # (B * S, 1, P, width): a batch of single views, which cannot see each other.
@@ -89,10 +102,14 @@ class Aggregator(nn.Module):
             tokens = self._step(self.frame_blocks[index], alone, tables, chunk).view_as(tokens)
             tapped = index in self.config.taps
             frame = tokens.to(kept_as, copy=chunk is not None) if tapped else tokens
-            if chunk is None:
-                tokens = self.global_blocks[index](tokens, tables)
+            block = cast(Block, self.global_blocks[index])
+            if plan is not None:
+                layer = plan.layers[index]
+                sparse.update(block, tokens, tables, chunk or 1, layer, reach, f"global.{index}")
+            elif chunk is None:
+                tokens = block(tokens, tables)
             else:
-                cast(Block, self.global_blocks[index]).update(tokens, tables, chunk)
+                block.update(tokens, tables, chunk)
             if tapped:
                 last = index == self.config.depth - 1
                 taps.append(Tap(frame, tokens.to(kept_as, copy=chunk is not None and not last)))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..types import TokenLayout
+from . import sparse
 from .config import VGGTConfig
 from .layers import Block, Linear, Mlp, Norm
 
@@ -31,11 +35,14 @@ class CameraHead(nn.Module):
         self.adaln_norm = Norm(width, elementwise_affine=False, eps=1e-6)
         self.pose_branch = Mlp(width, width // 2, POSE_WIDTH)
 
-    def forward(self, camera_tokens: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, camera_tokens: Tensor, reach: sparse.Reach | None = None
+    ) -> tuple[Tensor, ...]:
         """Pose encodings after each iteration, the last one the best.
 
         Args:
             camera_tokens: (B, S, 2 * width), the camera token of each view at the last tap.
+            reach: which views see which in a sparse run; all see all when None.
 
         Returns:
             tuple of (B, S, 9): translation and quaternion (xyzw, any length) of camera-from-world,
@@ -45,16 +52,29 @@ class CameraHead(nn.Module):
         normed = self.adaln_norm(tokens)
         pose = None
         poses = []
-        for _ in range(self.iterations):
+        for iteration in range(self.iterations):
             # Each pass corrects a given answer; gradients do not run through the chain of passes.
             empty = self.empty_pose_tokens.float().expand(*tokens.shape[:2], -1)
             given = empty if pose is None else pose.detach()
             modulation = self.poseLN_modulation(self.embed_pose(given)).float()
             shift, scale, gate = modulation.chunk(3, dim=-1)
-            x = (tokens + gate * (normed * (1 + scale) + shift)).unsqueeze(1)
-            for block in self.trunk:
-                x = block(x)
-            delta = self.pose_branch(self.trunk_norm(x.squeeze(1))).float()
+            x = tokens + gate * (normed * (1 + scale) + shift)
+            if reach is None:
+                x = x.unsqueeze(1)
+                for block in self.trunk:
+                    x = block(x)
+                x = x.squeeze(1)
+            else:
+                self._update(x.unsqueeze(2), reach, iteration)
+            delta = self.pose_branch(self.trunk_norm(x)).float()
             pose = delta if pose is None else given + delta
             poses.append(torch.cat([pose[..., :7], F.relu(pose[..., 7:])], dim=-1))
         return tuple(poses)
+
+    def _update(self, x: Tensor, reach: sparse.Reach, iteration: int) -> None:
+        """The trunk in place on (B, S, 1, 2 * width), each view seeing what the plan says."""
+        views = x.shape[1]
+        reach = reach._replace(layout=TokenLayout(views, 1, 0, 0))
+        for index, block in enumerate(self.trunk):
+            layer, name = reach.plan.camera, f"camera.{iteration}.{index}"
+            sparse.update(cast(Block, block), x, None, views, layer, reach, name)

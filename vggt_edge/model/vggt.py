@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ..sparse_plan import SparsePlan
+from ..sparsity import Sparsity
+from . import sparse
 from .aggregator import Aggregator, Tap
 from .camera import CameraHead
 from .config import VGGTConfig
@@ -59,6 +62,7 @@ class VGGT(nn.Module):
     """
 
     license = ""  # of the weights, as far as their file says
+    sparsity: Sparsity | None = None  # set by make_sparse; forward is then handed a plan
 
     def __init__(self, config: VGGTConfig):
         super().__init__()
@@ -82,6 +86,8 @@ class VGGT(nn.Module):
         heads: Sequence[str] | None = None,
         chunk: int | None = None,
         dense_chunk: int | None = None,
+        plan: SparsePlan | None = None,
+        cache: sparse.KeyCache | None = None,
     ) -> VGGTOutput:
         """One pass.
 
@@ -92,10 +98,15 @@ class VGGT(nn.Module):
             heads: which heads to run, all that were built when None.
             chunk: views in flight at a time in the aggregator (inference only), None for all.
             dense_chunk: the same for the dense heads.
+            plan: which keys each view sees, inference only; ``predict`` makes one when the model
+                was made sparse.
+            cache: empty, to keep the keys of these views, the anchors; or filled by them, to be
+                seen by these views.
 
         Raises:
-            ValueError: on sizes that are no multiple of the patch size, or query points without a
-                track head.
+            ValueError: on sizes that are no multiple of the patch size, query points without a
+                track head, a plan for another number of views, or a model that was made sparse
+                and gets no plan.
         """
         if images.ndim != 5 or images.shape[2] != 3:
             raise ValueError(f"images must be (B, S, 3, H, W), got {tuple(images.shape)}")
@@ -107,9 +118,28 @@ class VGGT(nn.Module):
             )
         if query_points is not None and "track" not in self.config.heads:
             raise ValueError("query_points need a model with the track head")
-        taps = self.aggregator(images, chunk)
+        if plan is None and self.sparsity is not None:
+            raise ValueError(
+                f"this model was made sparse ({self.sparsity.mode}): use predict, give forward a "
+                "plan, or undo it with make_sparse(model, 'dense')"
+            )
+        if plan is not None and (plan.views, len(plan.layers)) != (
+            images.shape[1],
+            self.config.depth,
+        ):
+            raise ValueError(
+                f"a plan for {plan.views} views and {len(plan.layers)} layers does not fit "
+                f"{images.shape[1]} views and {self.config.depth} layers"
+            )
+        taps = self.aggregator(images, chunk, plan, cache)
         grid = (images.shape[3] // patch, images.shape[4] // patch)
-        return self.decode(taps, grid, query_points, heads, dense_chunk)
+        reach = None
+        if plan is not None:
+            reach = sparse.Reach(plan, self.aggregator.layout(images), cache)
+        output = self.decode(taps, grid, query_points, heads, dense_chunk, reach)
+        if cache is not None:
+            cache.filled = True
+        return output
 
     def decode(
         self,
@@ -118,13 +148,14 @@ class VGGT(nn.Module):
         query_points: Tensor | None = None,
         heads: Sequence[str] | None = None,
         chunk: int | None = None,
+        reach: sparse.Reach | None = None,
     ) -> VGGTOutput:
         """Run the heads on tapped tokens of (rows, cols) = ``grid`` patches per view."""
         heads = self.config.heads if heads is None else heads
         special = self.config.special_tokens
         result = VGGTOutput()
         if "camera" in heads:
-            poses = self.camera_head(taps[-1].tokens(last=1).squeeze(2))
+            poses = self.camera_head(taps[-1].tokens(last=1).squeeze(2), reach)
             poses = tuple(pose.float() for pose in poses)
             result = result._replace(pose_enc=poses[-1], pose_enc_list=poses)
         if "depth" in heads:

@@ -1,0 +1,233 @@
+"""A block whose views see some of the keys only: the executor of a ``SparsePlan``.
+
+Works in place and a few views at a time, like ``Block.update``, and holds the keys and values that
+are seen by others and no more. With the anchors' keys kept in a ``KeyCache``, further views can be
+run later, alone or a few at a time, with the result they would have had together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..sparse_plan import LayerPlan, SparsePlan, kept_tokens
+from ..types import TokenLayout
+from . import attend, merge
+from .layers import Block, Tables
+
+
+class Keys(NamedTuple):
+    """(B, heads, shared + room, head width): the first ``shared`` are what all views see."""
+
+    k: Tensor
+    v: Tensor
+    shared: int
+
+
+@dataclass
+class KeyCache:
+    """What views that come later need of the anchors: their keys and values in every layer.
+
+    The first run with an empty cache must be the anchors' and fills it; later runs read it.
+    """
+
+    entries: dict[str, Keys] = field(default_factory=dict)
+    filled: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Size on the device."""
+        return sum(keys.k.nbytes + keys.v.nbytes for keys in self.entries.values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The shared keys and values by name, for a file or another process."""
+        found = {}
+        for name, (k, v, count) in self.entries.items():
+            found[f"{name}.k"] = k[:, :, :count].contiguous()
+            found[f"{name}.v"] = v[:, :, :count].contiguous()
+        return found
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> KeyCache:
+        """Inverse of ``tensors``."""
+        names = sorted({name.rpartition(".")[0] for name in tensors})
+        entries = {}
+        for name in names:
+            k, v = tensors[f"{name}.k"], tensors[f"{name}.v"]
+            entries[name] = Keys(k, v, k.shape[2])
+        return KeyCache(entries, filled=True)
+
+
+class Reach(NamedTuple):
+    """Where a run stands: its plan, the arrangement of its tokens and the cache, if any."""
+
+    plan: SparsePlan
+    layout: TokenLayout
+    cache: KeyCache | None = None
+
+
+def update(
+    block: Block,
+    x: Tensor,
+    tables: Tables | None,
+    chunk: int,
+    layer: LayerPlan,
+    reach: Reach,
+    name: str,
+) -> None:
+    """Run a block in place on (B, V, P, width) tokens, ``chunk`` views in flight at a time.
+
+    Args:
+        block: of the aggregator or the camera head.
+        x: float32 tokens.
+        tables: rotary tables.
+        chunk: views in flight.
+        layer: what is seen.
+        reach: of this run.
+        name: the layer's in the cache.
+    """
+    if layer.keys == "frame":
+        for start in range(0, x.shape[1], chunk):
+            part = x[:, start : start + chunk]
+            part.copy_(block(part.flatten(0, 1).unsqueeze(1), tables).view_as(part))
+    elif layer.keys == "merge":
+        for row in x.split(1):
+            merge.update(block, row, tables, chunk, layer.merged, reach.layout)
+    elif layer.keys == "neighbours":
+        _update_listed(block, x, tables, chunk, layer, reach)
+    else:
+        _update_shared(block, x, tables, chunk, layer, reach, name)
+
+
+def _keys_of(
+    block: Block, x: Tensor, tables: Tables | None, chunk: int, views: Sequence[int], kept: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(B, heads, len(views), kept, head width) keys and values of the kept tokens."""
+    found = []
+    for start in range(0, len(views), chunk):
+        part = x[:, views[start : start + chunk]]
+        k, v = block.attn.keys_values(block.norm1(part), tables)
+        shape = part.shape[1:3]
+        found.append((k.unflatten(2, shape)[:, :, :, kept], v.unflatten(2, shape)[:, :, :, kept]))
+    return torch.cat([k for k, _ in found], dim=2), torch.cat([v for _, v in found], dim=2)
+
+
+def _shared(
+    block: Block,
+    x: Tensor,
+    tables: Tables | None,
+    chunk: int,
+    layer: LayerPlan,
+    reach: Reach,
+    kept: Tensor,
+    rest: Tensor,
+) -> Keys:
+    """Keys that all views see, with room for one view's own."""
+    views = reach.plan.key_views(layer, 0)
+    k, v = (part.flatten(2, 3) for part in _keys_of(block, x, tables, chunk, views, kept))
+    parts_k, parts_v = [k], [v]
+    if layer.first and 0 in views and len(rest):
+        more_k, more_v = _keys_of(block, x, tables, chunk, [0], rest)
+        parts_k.append(more_k.flatten(2, 3))
+        parts_v.append(more_v.flatten(2, 3))
+    k, v = torch.cat(parts_k, dim=2), torch.cat(parts_v, dim=2)
+    return _with_room(Keys(k, v, k.shape[2]), x.shape[2] * layer.own)
+
+
+def _with_room(keys: Keys, room: int) -> Keys:
+    k, v, count = keys
+    if k.shape[2] >= count + room:
+        return keys
+    free = k.new_empty(*k.shape[:2], room, k.shape[3])
+    return Keys(torch.cat([k, free], dim=2), torch.cat([v, free], dim=2), count)
+
+
+def _update_shared(
+    block: Block,
+    x: Tensor,
+    tables: Tables | None,
+    chunk: int,
+    layer: LayerPlan,
+    reach: Reach,
+    name: str,
+) -> None:
+    kept, rest = _kept_and_rest(reach.layout, layer, x.device)
+    cache = reach.cache
+    seen_views: tuple[int, ...] = ()
+    if cache is not None and cache.filled:
+        keys = cache.entries[name] = _with_room(cache.entries[name], x.shape[2] * layer.own)
+    else:
+        keys = _shared(block, x, tables, chunk, layer, reach, kept, rest)
+        seen_views = reach.plan.key_views(layer, 0)
+        if cache is not None:
+            cache.entries[name] = keys
+    everything = torch.arange(x.shape[2], device=x.device)
+    nothing = everything[:0]
+
+    def own_of(view: int) -> Tensor:
+        """Tokens of a view that it alone sees."""
+        if not layer.own or (layer.first and view == 0):
+            return nothing
+        return rest if view in seen_set else everything
+
+    seen_set = frozenset(seen_views)
+    for start in range(0, x.shape[1], chunk):
+        part = x[:, start : start + chunk]
+        normed = block.norm1(part)
+        q = block.attn.queries(normed, tables).unflatten(2, part.shape[1:3])
+        owns = [own_of(start + i) for i in range(part.shape[1])]
+        own = None
+        if any(len(tokens) for tokens in owns):
+            k, v = block.attn.keys_values(normed, tables)
+            own = k.unflatten(2, part.shape[1:3]), v.unflatten(2, part.shape[1:3])
+        seen = torch.empty_like(q)
+        for tokens in (nothing, rest, everything):
+            here = [i for i, one in enumerate(owns) if len(one) == len(tokens)]
+            if not here or (tokens is rest and len(rest) in (0, len(everything))):
+                continue
+            if own is None or not len(tokens):
+                k, v = keys.k[:, :, : keys.shared], keys.v[:, :, : keys.shared]
+                found = attend.dense(q[:, :, here].flatten(2, 3), k, v)
+                seen[:, :, here] = found.unflatten(2, (len(here), -1))
+            else:
+                own_k, own_v = (t[:, :, here][:, :, :, tokens] for t in own)
+                seen[:, :, here] = attend.with_own(q[:, :, here], *keys, own_k, own_v)
+        _finish(block, part, seen.flatten(2, 3))
+
+
+def _update_listed(
+    block: Block, x: Tensor, tables: Tables | None, chunk: int, layer: LayerPlan, reach: Reach
+) -> None:
+    kept, rest = _kept_and_rest(reach.layout, layer, x.device)
+    bank_k, bank_v = _keys_of(block, x, tables, chunk, range(x.shape[1]), kept)
+    for view in range(x.shape[1]):
+        part = x[:, view : view + 1]
+        normed = block.norm1(part)
+        q = block.attn.queries(normed, tables)
+        listed = list(reach.plan.neighbours[view])
+        k, v = bank_k[:, :, listed].flatten(2, 3), bank_v[:, :, listed].flatten(2, 3)
+        if layer.own:
+            own_k, own_v = block.attn.keys_values(normed, tables)
+            if view in listed:
+                own_k, own_v = own_k[:, :, rest], own_v[:, :, rest]
+            k, v = torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2)
+        _finish(block, part, attend.dense(q, k, v))
+
+
+def _finish(block: Block, part: Tensor, seen: Tensor) -> None:
+    """The rest of the block, in place, after its queries have seen what they may."""
+    part += block.ls1(block.attn.merge(seen).view_as(part))
+    part += block.ls2(block.mlp(block.norm2(part)))
+
+
+def _kept_and_rest(
+    layout: TokenLayout, layer: LayerPlan, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    kept = kept_tokens(layout, layer.stride)
+    rest = np.setdiff1d(np.arange(layout.per_view), kept)
+    return torch.from_numpy(kept).to(device), torch.from_numpy(rest).to(device)
