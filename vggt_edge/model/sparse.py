@@ -104,39 +104,33 @@ def update(
         _update_shared(block, x, tables, chunk, layer, reach, name)
 
 
-def _keys_of(
-    block: Block, x: Tensor, tables: Tables | None, chunk: int, views: Sequence[int], kept: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(B, heads, len(views), kept, head width) keys and values of the kept tokens."""
-    found = []
-    for start in range(0, len(views), chunk):
-        part = x[:, views[start : start + chunk]]
-        k, v = block.attn.keys_values(block.norm1(part), tables)
-        shape = part.shape[1:3]
-        found.append((k.unflatten(2, shape)[:, :, :, kept], v.unflatten(2, shape)[:, :, :, kept]))
-    return torch.cat([k for k, _ in found], dim=2), torch.cat([v for _, v in found], dim=2)
-
-
-def _shared(
+def _collect(
     block: Block,
     x: Tensor,
     tables: Tables | None,
     chunk: int,
-    layer: LayerPlan,
-    reach: Reach,
-    kept: Tensor,
-    rest: Tensor,
+    parts: Sequence[tuple[Sequence[int], Tensor]],
+    room: int = 0,
 ) -> Keys:
-    """Keys that all views see, with room for one view's own."""
-    views = reach.plan.key_views(layer, 0)
-    k, v = (part.flatten(2, 3) for part in _keys_of(block, x, tables, chunk, views, kept))
-    parts_k, parts_v = [k], [v]
-    if layer.first and 0 in views and len(rest):
-        more_k, more_v = _keys_of(block, x, tables, chunk, [0], rest)
-        parts_k.append(more_k.flatten(2, 3))
-        parts_v.append(more_v.flatten(2, 3))
-    k, v = torch.cat(parts_k, dim=2), torch.cat(parts_v, dim=2)
-    return _with_room(Keys(k, v, k.shape[2]), x.shape[2] * layer.own)
+    """Keys and values of (views, tokens) in turn, in one piece with ``room`` at its end."""
+    shared = sum(len(views) * len(tokens) for views, tokens in parts)
+    keys: Keys | None = None
+    at = 0
+    for views, tokens in parts:
+        for start in range(0, len(views), chunk):
+            some = x[:, list(views[start : start + chunk])]
+            k, v = block.attn.keys_values(block.norm1(some), tables)
+            if keys is None:
+                shape = (*k.shape[:2], shared + room, k.shape[3])
+                keys = Keys(k.new_empty(shape), v.new_empty(shape), shared)
+            stop = at + some.shape[1] * len(tokens)
+            for whole, one in ((keys.k, k), (keys.v, v)):
+                kept = one.unflatten(2, some.shape[1:3])[:, :, :, tokens]
+                whole[:, :, at:stop] = kept.flatten(2, 3)
+            at = stop
+    if keys is None:
+        raise ValueError("a plan of anchors without any needs a cache that they have filled")
+    return keys
 
 
 def _with_room(keys: Keys, room: int) -> Keys:
@@ -162,8 +156,11 @@ def _update_shared(
     if cache is not None and cache.filled:
         keys = cache.entries[name] = _with_room(cache.entries[name], x.shape[2] * layer.own)
     else:
-        keys = _shared(block, x, tables, chunk, layer, reach, kept, rest)
         seen_views = reach.plan.key_views(layer, 0)
+        parts: list[tuple[Sequence[int], Tensor]] = [(seen_views, kept)]
+        if layer.first and 0 in seen_views:
+            parts.append(([0], rest))
+        keys = _collect(block, x, tables, chunk, parts, room=x.shape[2] * layer.own)
         if cache is not None:
             cache.entries[name] = keys
     everything = torch.arange(x.shape[2], device=x.device)
@@ -190,13 +187,14 @@ def _update_shared(
             here = [i for i, one in enumerate(owns) if len(one) == len(tokens)]
             if not here or (tokens is rest and len(rest) in (0, len(everything))):
                 continue
+            asking = q if len(here) == len(owns) else q[:, :, here]
             if own is None or not len(tokens):
                 k, v = keys.k[:, :, : keys.shared], keys.v[:, :, : keys.shared]
-                found = attend.dense(q[:, :, here].flatten(2, 3), k, v)
-                seen[:, :, here] = found.unflatten(2, (len(here), -1))
+                found = attend.dense(asking.flatten(2, 3), k, v).unflatten(2, asking.shape[2:4])
             else:
                 own_k, own_v = (t[:, :, here][:, :, :, tokens] for t in own)
-                seen[:, :, here] = attend.with_own(q[:, :, here], *keys, own_k, own_v)
+                found = attend.with_own(asking, *keys, own_k, own_v)
+            seen[:, :, here] = found
         _finish(block, part, seen.flatten(2, 3))
 
 
@@ -204,7 +202,8 @@ def _update_listed(
     block: Block, x: Tensor, tables: Tables | None, chunk: int, layer: LayerPlan, reach: Reach
 ) -> None:
     kept, rest = _kept_and_rest(reach.layout, layer, x.device)
-    bank_k, bank_v = _keys_of(block, x, tables, chunk, range(x.shape[1]), kept)
+    bank = _collect(block, x, tables, chunk, [(range(x.shape[1]), kept)])
+    bank_k, bank_v = (part.unflatten(2, (x.shape[1], -1)) for part in bank[:2])
     for view in range(x.shape[1]):
         part = x[:, view : view + 1]
         normed = block.norm1(part)
