@@ -51,6 +51,11 @@ def malformed(path: Path, problem: str) -> InputError:
     return InputError(_one_line(f"{path}: {problem}; fetch or export it again"))
 
 
+def safe_name(text: str) -> str:
+    """``text`` as a name of a recording: letters, digits and ``_.+-``, no dot at the front."""
+    return re.sub(r"[^\w.+-]", "_", text).lstrip(".") or "scene"
+
+
 def _one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
 
