@@ -15,7 +15,7 @@ import vggt_edge
 ROOT = Path(vggt_edge.__file__).parent
 # A folder counts as one. Fractions order the modules of one topic. What is new needs a floor.
 FLOORS = {
-    "errors": 0, "geometry": 0,
+    "errors": 0, "geometry": 0, "anchors": 0, "covisibility": 0,
     "types": 0.1, "hardware": 0.1, "files": 0.1,
     "metrics": 0.2, "sparse_model": 0.2, "sparse_plan": 0.2, "sparsity": 0.3,
     "model": 1,
