@@ -199,22 +199,31 @@ def _check_against_config(
     check_shapes(path, shapes, expected)
 
 
-def read_header(path: Path) -> Header:
-    """Read a ``.safetensors`` file's header: names, shapes, config, recipe, licence.
+def read_layout(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str], dict[str, str]]:
+    """Shapes and dtypes of the tensors of any ``.safetensors`` file, and its metadata.
 
     Raises:
-        CheckpointError: when it is corrupt or no VGGT.
+        CheckpointError: when it is corrupt.
     """
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {name: tuple(s.get_shape()) for name, s in slices.items()}
             dtypes = {name: s.get_dtype() for name, s in slices.items()}
-            metadata = file.metadata() or {}
+            return shapes, dtypes, file.metadata() or {}
     except FileNotFoundError as error:
         raise refusal(path, "no such file") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise refusal(path, f"not a readable safetensors file ({error})") from error
+
+
+def read_header(path: Path) -> Header:
+    """Read a ``.safetensors`` file's header: names, shapes, config, recipe, licence.
+
+    Raises:
+        CheckpointError: when it is corrupt or no VGGT.
+    """
+    shapes, dtypes, metadata = read_layout(path)
     data = _parse_metadata(path, metadata)
     if data is None:
         config = recognise(path, shapes)

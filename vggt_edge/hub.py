@@ -18,10 +18,11 @@ UNKNOWN_LICENSE = "not stated in the file; ask whoever gave it to you"
 
 @dataclass(frozen=True)
 class HubFile:
-    """One known checkpoint: its file in the repository and the terms of its weights."""
+    """One known checkpoint: its file in the repository, the terms of its weights, its network."""
 
     filename: str
     license: str
+    network: str = "VGGT"
 
 
 KNOWN = {
@@ -31,6 +32,11 @@ KNOWN = {
     "facebook/VGGT-1B-Commercial": HubFile(
         "vggt_1B_commercial.pt",
         "VGGT License v1: commercial use allowed, no military use; gated, ask on the model's page",
+    ),
+    "gberton/MegaLoc": HubFile(
+        "model.safetensors",
+        "MIT License: any use, as long as its notice stays with copies",
+        "MegaLoc",
     ),
 }
 

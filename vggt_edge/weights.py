@@ -157,11 +157,12 @@ def locate(source: str | Path, notify: Callable[[str], None] = hub.notify_stderr
             raise refusal(path, f"not a weight file ({', '.join(SUFFIXES)})")
         return path
     name, there = str(source), os.path.exists(path)
+    known = ", ".join(name for name, file in hub.KNOWN.items() if file.network == "VGGT")
     if path.suffix in SUFFIXES or there or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise refusal(
             source,
             f"{'not a' if there else 'no such'} weight file; give a .safetensors or .pt file, "
-            f"'pocket', or a hub name: {', '.join(hub.KNOWN)}",
+            f"'pocket', or a hub name: {known}",
         )
     return hub.fetch(name, notify)
 
