@@ -1,0 +1,180 @@
+"""Predict to disk, then score the files: two loops, of which the first one can be resumed.
+
+Predictions lie in ``FOLDER/<method>/<dataset>/<recording>.npz`` (``outputs.npz``), each beside a
+``.json`` that says what was asked and the hash of the file. One whose request and hash agree is not
+made again, so a run that was killed goes on where it stopped, and scoring costs no prediction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .. import __version__
+from ..errors import InputError
+from ..files import replacing
+from ..images import read_views
+from ..model.vggt import VGGT
+from ..outputs import finite_json, npz
+from ..types import Prediction, Views
+from .protocol import Protocol
+from .recording import Recording
+from .score import score
+
+Predictor = Callable[[Views], Prediction]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One thing that is scored.
+
+    Fields
+        name      unique in a run; names its folder.
+        predict   Views to Prediction.
+        size      longer side of the views it is given, as in ``read_views``.
+        patch     of which the views' sides are multiples.
+        mode      how pictures become views: "keep", "crop" or "pad".
+        identity  text that changes whenever its predictions would; None: nothing is reused.
+        baseline  it is there to be beaten.
+    """
+
+    name: str
+    predict: Predictor
+    size: int
+    patch: int = 14
+    mode: str = "keep"
+    identity: str | None = None
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a method did.
+
+    Fields
+        method  what was scored.
+        scores  recording name to metric name to value; what could not be scored is absent.
+        files   recording name to the prediction on disk.
+        reused  how many predictions were there already.
+    """
+
+    method: Method
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    reused: int = 0
+
+    def values(self, metric: str) -> dict[str, float]:
+        """The metric of every recording that has it."""
+        return {name: row[metric] for name, row in self.scores.items() if metric in row}
+
+
+def identity_of(model: VGGT) -> str:
+    """SHA-256 of a network's architecture, precision, device kind and every weight."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict()).encode())
+    digest.update(f"{model}{next(model.parameters()).device.type}".encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(data.numpy().data)
+    return digest.hexdigest()
+
+
+def evaluate(
+    method: Method,
+    dataset: str,
+    recordings: Sequence[Recording],
+    protocol: Protocol,
+    folder: Path,
+    *,
+    progress: bool = False,
+) -> Result:
+    """Predict every recording to disk where that is not done, then score the files.
+
+    Args:
+        method: what to score.
+        dataset: names the folder of the predictions.
+        recordings: every frame of them is a view.
+        protocol: what is scored.
+        folder: of the run.
+        progress: show bars for work over two seconds.
+
+    Raises:
+        InputError: nothing of what is no baseline could be scored.
+        ImageError: a picture cannot be read.
+        OutputError: the folder cannot be written.
+    """
+    place = folder / method.name / dataset
+    result = Result(method)
+    reused = 0
+    for recording in _bar(recordings, f"predict {method.name}", progress):
+        path = place / f"{recording.name}.npz"
+        reused += _predict(method, recording, path)
+        result.files[recording.name] = path
+    for recording in _bar(recordings, f"score {method.name}", progress):
+        prediction = read_prediction(result.files[recording.name])
+        row = score(protocol, recording, prediction)
+        result.scores[recording.name] = {k: v for k, v in row.items() if math.isfinite(v)}
+    if not method.baseline and not any(result.scores.values()):
+        raise InputError(
+            f"protocol {protocol.name} finds nothing to score in {dataset}: it needs a truth that "
+            f"the data lack, or an output that {method.name} lacks; try --protocol vggt-edge"
+        )
+    return Result(method, result.scores, result.files, reused)
+
+
+def read_prediction(path: Path) -> Prediction:
+    """A prediction that ``evaluate`` has written."""
+    read = npz.read(path)
+    return read if isinstance(read, Prediction) else read.prediction
+
+
+def _bar(recordings: Sequence[Recording], what: str, progress: bool) -> Any:
+    return tqdm(recordings, desc=what, unit="recording", delay=2, leave=False, disable=not progress)
+
+
+def _predict(method: Method, recording: Recording, path: Path) -> bool:
+    """Make the file if need be; whether it was there."""
+    note = path.with_name(f"{path.name.removesuffix('.npz')}.json")
+    request = {
+        "version": __version__,
+        "method": method.name,
+        "identity": method.identity,
+        "size": method.size,
+        "patch": method.patch,
+        "mode": method.mode,
+        "pictures": [[one.name, _sha256(one)] for one in recording.paths],
+    }
+    if method.identity is not None and _is_done(path, note, request):
+        return True
+    views = read_views(recording.paths, size=method.size, mode=method.mode, patch=method.patch)
+    npz.write(method.predict(views), path)
+    content = {**request, "sha256": _sha256(path)}
+    with replacing(note) as temporary:
+        temporary.write_text(finite_json.encode(content, note, indent=1) + "\n", encoding="utf-8")
+    return False
+
+
+def _is_done(path: Path, note: Path, request: dict[str, Any]) -> bool:
+    if not (path.is_file() and note.is_file()):
+        return False
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError:  # edited or damaged: predict again
+        return False
+    return bool(found == {**request, "sha256": _sha256(path)})
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
