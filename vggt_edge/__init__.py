@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import write
+    from .api import evaluate, write
     from .errors import VGGTEdgeError
     from .images import load_source, read_views
     from .predict import predict
@@ -34,6 +34,7 @@ _HOMES = {
     "Scene": "types",
     "VGGTEdgeError": "errors",
     "Views": "types",
+    "evaluate": "api",
     "from_upstream": "weights",
     "full_resolution": "scene.full_resolution",
     "load": "weights",
@@ -51,6 +52,7 @@ __all__ = [
     "Scene",
     "VGGTEdgeError",
     "Views",
+    "evaluate",
     "from_upstream",
     "full_resolution",
     "load",
@@ -64,15 +66,14 @@ __all__ = [
 
 
 class _Package(ModuleType):
-    """Keeps the name ``predict`` for the function, not for the submodule that defines it.
+    """Keeps the names ``predict`` and ``evaluate`` for the functions, not for the submodules.
 
     Importing a submodule binds it in its package, in whatever order things are imported.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOMES and isinstance(value, ModuleType):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
+        if name not in _HOMES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import outputs
+from .evaluate import report as report_page
+from .evaluate.evaluation import Evaluation, Task, prepare, run
+from .evaluate.run import Method, Predictor, identity_of
 from .model.config import VGGTConfig
+from .model.vggt import VGGT
+from .predict import predict
 from .scene.full_resolution import full_resolution as full_resolution_of
 from .scene.tracks import build_sparse_model
 from .types import Scene
@@ -53,3 +59,101 @@ def write(
         sparse_model=sparse,
         link=link,
     )
+
+
+def method(
+    model: VGGT | Predictor, name: str, *, size: int | None = None, mode: str = "keep"
+) -> Method:
+    """What ``evaluation.run`` scores, of a network or of any callable from Views to Prediction.
+
+    Args:
+        model: predictions of a callable are made anew in every run, as nobody can tell whether it
+            is still the same; one with a text attribute ``identity`` can be reused.
+        name: of its folder and column.
+        size: longer side of the views; by default what suits the network, 518 for a callable.
+        mode: how pictures become views, as in ``read_views``.
+    """
+    if not isinstance(model, VGGT):
+        identity = getattr(model, "identity", None)
+        return Method(name, model, size or 518, mode=mode, identity=identity)
+    wanted = tuple(head for head in model.config.heads if head != "track")
+    return Method(
+        name,
+        partial(predict, model, heads=wanted),
+        size or default_size(model.config),
+        model.config.patch_size,
+        mode,
+        identity_of(model),
+    )
+
+
+def evaluate(
+    models: VGGT | Predictor | Mapping[str, VGGT | Predictor],
+    dataset: str,
+    *,
+    root: str | Path,
+    split: str | None = None,
+    protocol: str = "vggt-edge",
+    size: int | None = None,
+    mode: str = "keep",
+    views: int | None = None,
+    stride: int | None = None,
+    limit: int | None = None,
+    colmap: bool = True,
+    out: str | Path = "evaluation",
+    report: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """Score one model or several on data with known truth, beside what a baseline does.
+
+    Args:
+        models: a network, any callable from Views to Prediction (compressed, sparse, exported), or
+            several of either by name; differences are between the first two.
+        dataset: "7scenes", "nrgbd", "co3d", ...: see ``evaluate.datasets``.
+        root: folder of the dataset.
+        split: of the dataset; its first when None.
+        protocol: "vggt-edge", "vggt", "pi3" or "quantvggt": whose tables the numbers may stand
+            beside.
+        size: longer side of the views; by default what suits each model.
+        mode: how pictures become views, as in ``read_views``.
+        views: per recording, instead of the protocol's.
+        stride: take every so many frames, from the first on.
+        limit: at most so many recordings, spread evenly.
+        colmap: run COLMAP on the same pictures, where poses are scored.
+        out: folder for predictions, ``<dataset>.json`` and the page. The same call resumes a run.
+        report: write ``<dataset>.html``, with plots and the worst cases.
+        progress: show bars for work over two seconds.
+
+    Raises:
+        InputError: an unknown name, a root that is missing or of another layout, nothing to score.
+        ImageError: a picture cannot be read.
+        OutputError: the folder cannot be written.
+    """
+    task = prepare(
+        dataset, root, split=split, protocol=protocol, views=views, stride=stride, limit=limit
+    )
+    named = models if isinstance(models, Mapping) else {_name_of(models): models}
+    methods = [method(one, name, size=size, mode=mode) for name, one in named.items()]
+    return finish_evaluation(task, methods, out, colmap=colmap, report=report, progress=progress)
+
+
+def finish_evaluation(
+    task: Task,
+    methods: Sequence[Method],
+    out: str | Path,
+    *,
+    colmap: bool = True,
+    report: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """The part of ``evaluate`` after the dataset and the models are read."""
+    evaluation = run(task, methods, out, colmap=colmap, progress=progress)
+    evaluation.write(Path(out) / f"{task.dataset.name}.json")
+    if report:
+        report_page.write(evaluation, Path(out) / f"{task.dataset.name}.html")
+    return evaluation
+
+
+def _name_of(model: VGGT | Predictor) -> str:
+    name = getattr(model, "__name__", type(model).__name__)
+    return "model" if isinstance(model, VGGT) else name.strip("<>")

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import VGGTEdgeError
-from . import reconstruct, train, weights
+from . import evaluate, reconstruct, train, weights
 from .report import plain_warnings
 
 
@@ -41,6 +41,7 @@ app = typer.Typer(
 app.command("reconstruct")(reconstruct.command)
 app.command("info")(weights.info)
 app.command("fetch")(weights.fetch)
+app.command("evaluate")(evaluate.command)
 app.command("train")(train.command)
 
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +23,11 @@ from ..errors import MissingExtraError
 from ..images import load_sources
 from ..types import Cameras, Prediction, Views
 
-if TYPE_CHECKING:
-    import pycolmap
-
 FIELD_OF_VIEW = math.radians(60.0)
 """Across the longer side of every view: that of a phone's main camera, and COLMAP's first guess."""
 
-# COLMAP says what it does on standard error; 2 leaves what went wrong.
-_LOG_LEVEL = 2
+# FATAL only: COLMAP says what it does, and that it found no model, on standard error.
+_LOG_LEVEL = 3
 
 
 def constant(views: Views) -> Prediction:
@@ -99,9 +96,8 @@ def check_colmap() -> None:
         raise MissingExtraError("pycolmap", "evaluate", "the COLMAP baseline")
 
 
-def _map(
-    module: Any, database: Path, pictures: Path, folder: Path, one_camera: bool
-) -> list[pycolmap.Reconstruction]:
+def _map(module: Any, database: Path, pictures: Path, folder: Path, one_camera: bool) -> list[Any]:
+    """The ``pycolmap.Reconstruction``s that the mapper finds."""
     threads = torch.get_num_threads()
     modes = module.CameraMode
     extraction, matching = module.FeatureExtractionOptions(), module.FeatureMatchingOptions()

@@ -37,7 +37,9 @@ class Task:
     def scores_poses(self) -> bool:
         """Whether there are true cameras, and the protocol compares with them."""
         wanted = self.protocol.poses or self.protocol.trajectories
-        return bool(wanted) and any(one.cameras is not None and len(one) > 1 for one in self.recordings)
+        return bool(wanted) and any(
+            one.cameras is not None and len(one) > 1 for one in self.recordings
+        )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def page(evaluation: Evaluation) -> str:
         f"<header><h1>{title}</h1><p>{html.escape(table.heading(evaluation))}</p>"
         f'<p class="muted">vggt-edge {__version__}, {date}, {html.escape(str(task.root))}</p>'
         "</header>",
-        _section("Scores", _table(evaluation)),
+        _section("Scores", _tables(evaluation)),
         _section("At a glance", _glance(evaluation)),
         _section("Share of pairs within a pose error", _pose_curves(evaluation)),
         *(
@@ -83,13 +83,25 @@ def _color(evaluation: Evaluation, result: Result) -> int:
     return MODEL_COLORS + [r for r in evaluation.results if r.method.baseline].index(result)
 
 
-def _table(evaluation: Evaluation) -> str:
-    header, *rows = table.cells(evaluation)
+def _tables(evaluation: Evaluation) -> str:
+    """The metrics most look at, and the others behind a click."""
+    short = [name for name in evaluation.metrics if not table.is_detail(name)]
+    rest = [name for name in evaluation.metrics if table.is_detail(name)]
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes(evaluation))
+    found = f'{_table(evaluation, short)}<ul class="notes">{notes}</ul>'
+    if rest:
+        summary = f"<summary>{len(rest)} more metrics</summary>"
+        found += f"<details>{summary}{_table(evaluation, rest)}</details>"
+    return found
+
+
+def _table(evaluation: Evaluation, names: Sequence[str]) -> str:
+    header, *rows = table.cells(evaluation, names)
     baseline = [result.method.baseline for result in evaluation.results]
     found = ['<div class="scroll"><table><thead><tr>']
     found += [f"<th>{html.escape(cell)}</th>" for cell in header]
     found.append("</tr></thead><tbody>")
-    for name, row in zip(evaluation.metrics, rows, strict=True):
+    for name, row in zip(names, rows, strict=True):
         best = _best(evaluation, name)
         found.append(f"<tr><th>{html.escape(row[0])}</th>")
         for column, cell in enumerate(row[1:]):
@@ -102,8 +114,7 @@ def _table(evaluation: Evaluation) -> str:
             found.append(f'<td class="{" ".join(kinds)}">{mean} <small>{ends}</small></td>')
         found.append("</tr>")
     found.append("</tbody></table></div>")
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes(evaluation))
-    return f'{"".join(found)}<ul class="notes">{notes}</ul>'
+    return "".join(found)
 
 
 def _best(evaluation: Evaluation, name: str) -> set[int]:

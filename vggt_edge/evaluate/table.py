@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .bootstrap import Interval
@@ -56,6 +57,18 @@ _METRICS = {
 }
 
 
+_DETAIL = re.compile(
+    r"(\w+_)?(rra|rta)(15|3)|strict_(auc(15|3)|rra\d+|rta\d+)"
+    r"|(\w+_)?(sq_rel|rmse|log_rmse|delta[23]|acc_median|comp_median|nc_median)"
+    r"|(\w+_)?(precision|recall)_.*"
+)
+
+
+def is_detail(name: str) -> bool:
+    """Whether a short table goes without this metric."""
+    return _DETAIL.fullmatch(name) is not None
+
+
 def metric(name: str) -> Metric:
     """How ``name`` is shown; a prefix says the alignment or definition: "legacy_auc30"."""
     for pattern, found in _METRICS.items():
@@ -97,7 +110,7 @@ def heading(evaluation: Evaluation) -> str:
     )
 
 
-def cells(evaluation: Evaluation) -> list[list[str]]:
+def cells(evaluation: Evaluation, metrics: Sequence[str]) -> list[list[str]]:
     """Header and one row a metric: title, a column a method, and of two models the difference."""
     summaries = [evaluation.summary(result) for result in evaluation.results]
     deltas = evaluation.deltas()
@@ -106,7 +119,7 @@ def cells(evaluation: Evaluation) -> list[list[str]]:
     if deltas:
         header.append(f"{models[1].method.name} - {models[0].method.name}")
     rows = [header]
-    for name in evaluation.metrics:
+    for name in metrics:
         shown = metric(name)
         arrow = "↑" if shown.higher_is_better else "↓"
         title = f"{shown.title}{f' ({shown.unit})' * bool(shown.unit)} {arrow}"
@@ -120,14 +133,17 @@ def cells(evaluation: Evaluation) -> list[list[str]]:
 
 
 def lines(evaluation: Evaluation) -> list[str]:
-    """The table with its heading and footnotes."""
-    rows = cells(evaluation)
+    """The table without details, with its heading and footnotes."""
+    shown = [name for name in evaluation.metrics if not is_detail(name)]
+    rows = cells(evaluation, shown)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     found = [heading(evaluation), ""]
     for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         found.append("  ".join(padded).rstrip())
     found += ["", *notes(evaluation)]
+    if left := len(evaluation.metrics) - len(shown):
+        found.append(f"{left} more metrics are in the JSON file and the report")
     return found
 
 
