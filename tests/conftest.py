@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vggt_edge.model.config import VGGTConfig
+from vggt_edge.model.megaloc import MegaLocConfig
 from vggt_edge.model.vggt import VGGT
 from vggt_edge.train.initialize import initialize
 
@@ -27,6 +28,18 @@ GOLDEN_CONFIG = VGGTConfig(
     dense_features=16,
     dense_channels=(16, 24, 32, 32),
     heads=("camera", "depth", "point"),
+)
+
+MEGALOC_CONFIG = MegaLocConfig(
+    image_size=70,
+    width=64,
+    attention_heads=4,
+    depth=3,
+    clusters=8,
+    cluster_features=16,
+    token_features=12,
+    hidden=24,
+    descriptor=40,
 )
 
 TINY_CONFIG = dataclasses.replace(

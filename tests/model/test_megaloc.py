@@ -5,23 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import GOLDEN
+from conftest import GOLDEN, MEGALOC_CONFIG
 from safetensors.torch import load_file
 
-from vggt_edge.model.megaloc import MegaLoc, MegaLocConfig, resample_matrix
+from vggt_edge.model.megaloc import MegaLoc, resample_matrix
 from vggt_edge.model.vit import IMAGE_MEAN, IMAGE_STD
-
-SMALL = MegaLocConfig(
-    image_size=70,
-    width=64,
-    attention_heads=4,
-    depth=3,
-    clusters=8,
-    cluster_features=16,
-    token_features=12,
-    hidden=24,
-    descriptor=40,
-)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +19,7 @@ def golden() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def small(golden) -> MegaLoc:
-    model = MegaLoc(SMALL)
+    model = MegaLoc(MEGALOC_CONFIG)
     weights = {k.removeprefix("weights."): v for k, v in golden.items() if k.startswith("weights.")}
     model.load_state_dict(weights, strict=True)
     return model.eval().requires_grad_(False)
@@ -116,7 +104,7 @@ def test_sizes_it_cannot_take(small, size):
 
 
 def test_half_precision_stays_near(golden, small):
-    half = MegaLoc(SMALL)
+    half = MegaLoc(MEGALOC_CONFIG)
     half.load_state_dict(small.state_dict())
     half.bfloat16()
     ours = half.describe(golden["case1.normalised_images"])
