@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model import dense
-from .layers import Norm, linear
+from .layers import Normalize, linear
 from .shape import Form
 
 
@@ -26,6 +27,9 @@ def interpolation_matrix(out: int, size: int) -> Tensor:
 
 class Resize(nn.Module):
     """Bilinear interpolation with aligned corners between two fixed sizes."""
+
+    rows: Tensor
+    cols: Tensor
 
     def __init__(self, size: tuple[int, int], out: tuple[int, int], form: Form):
         super().__init__()
@@ -56,7 +60,7 @@ class Spread(nn.Module):
         channels_in, channels_out = source.weight.shape[:2]
         # (in, out, k, k) to ((row, column, out), in).
         weight = source.weight.detach().float().permute(2, 3, 1, 0).reshape(-1, channels_in)
-        bias = torch.zeros(channels_out) if source.bias is None else source.bias.detach().float()
+        bias = cast(Tensor, source.bias).detach().float()
         self.linear = linear(weight, bias.repeat(self.factor**2))
         self.channels = channels_out
 
@@ -64,18 +68,8 @@ class Spread(nn.Module):
         """(N, h, w, C) to (N, k h, k w, C)."""
         count, rows, cols, _ = x.shape
         k, channels = self.factor, self.channels
-        x = self.linear(x).reshape(count * rows, cols, k, k * channels)
+        x = self.linear(x.flatten(0, 2)).reshape(count * rows, cols, k, k * channels)
         return x.transpose(1, 2).reshape(count, rows * k, cols * k, channels)
-
-
-def position_tables(channels: int, size: tuple[int, int], aspect: float) -> tuple[Tensor, Tensor]:
-    """The dense head's embedding as (1, C, 1, w) and (1, C, h, 1) tables whose sum it is."""
-    rows, cols = size
-    table = dense.add_position(torch.zeros(1, channels, rows, cols), aspect)
-    half = channels // 2
-    horizontal, vertical = table[:, :, :1].clone(), table[:, :, :, :1].clone()
-    horizontal[:, half:], vertical[:, :half] = 0, 0
-    return horizontal, vertical
 
 
 class Fusion(nn.Module):
@@ -99,15 +93,51 @@ class Fusion(nn.Module):
         return self.resize(self.out_conv(self.unit2(x)))
 
 
-def channel(source: nn.Conv2d, index: int) -> nn.Conv2d:
-    """The 1x1 convolution of one output channel alone."""
-    made = nn.Conv2d(source.in_channels, 1, 1, bias=source.bias is not None, device="meta")
-    for name in ("weight", "bias"):
-        tensor = getattr(source, name)
-        if tensor is not None:
-            one = tensor.detach()[index : index + 1]
-            setattr(made, name, nn.Parameter(one, requires_grad=False))
+def outputs(source: nn.Conv2d, start: int, stop: int) -> nn.Conv2d:
+    """The same convolution for its outputs ``start:stop`` alone; shares its memory."""
+    made = nn.Conv2d(
+        source.in_channels,
+        stop - start,
+        cast("tuple[int, int]", source.kernel_size),
+        padding=cast("tuple[int, int]", source.padding),
+        device="meta",
+    )
+    made.weight = nn.Parameter(source.weight.detach()[start:stop], requires_grad=False)
+    made.bias = nn.Parameter(cast(Tensor, source.bias).detach()[start:stop], requires_grad=False)
     return made
+
+
+class Enlarge(nn.Module):
+    """The last enlargement, to the size of the picture, with the position embedding of its pixels.
+
+    Half of the embedding's channels depend on the column alone, half on the row alone. Computed in
+    halves, so that the tables stay two lines; a converter folds their sum into a constant as large
+    as the map.
+    """
+
+    cols: Tensor
+    rows: Tensor
+
+    def __init__(
+        self,
+        source: nn.Conv2d,
+        size: tuple[int, int],
+        out: tuple[int, int],
+        form: Form,
+    ):
+        super().__init__()
+        channels = source.out_channels
+        half = channels // 2
+        self.left, self.right = outputs(source, 0, half), outputs(source, half, channels)
+        self.resize = Resize(size, out, form)
+        table = dense.add_position(torch.zeros(1, channels, *out), out[1] / out[0])
+        self.register_buffer("cols", table[:, :half, :1].clone())
+        self.register_buffer("rows", table[:, half:, :, :1].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to (N, C', *out)."""
+        left, right = self.resize(self.left(x)), self.resize(self.right(x))
+        return torch.cat([left + self.cols, right + self.rows], dim=1)
 
 
 class DenseHead(nn.Module):
@@ -117,47 +147,40 @@ class DenseHead(nn.Module):
         super().__init__()
         self.grid = (rows, cols)
         self.confidence = confidence
-        aspect = cols / rows
         patch, scratch = source.patch_size, source.scratch
-        self.norm = Norm(source.norm)
+        projects = [cast(nn.Conv2d, conv) for conv in source.projects]
+        self.norm = Normalize(source.norm.eps, form.norm_gain)
         self.projects = nn.ModuleList(
-            linear(conv.weight.flatten(1), conv.bias) for conv in source.projects
+            linear(conv.weight.flatten(1), conv.bias, source.norm) for conv in projects
         )
-        for level, conv in enumerate(source.projects):
-            horizontal, vertical = position_tables(conv.out_channels, self.grid, aspect)
-            table = (horizontal + vertical).flatten(2).transpose(1, 2).contiguous()
-            self.register_buffer(f"position{level}", table)
-        self.spread4 = Spread(source.resize_layers[0])
-        self.spread2 = Spread(source.resize_layers[1])
-        self.shrink = source.resize_layers[3]
+        for level, conv in enumerate(projects):
+            table = dense.add_position(torch.zeros(1, conv.out_channels, rows, cols), cols / rows)
+            self.register_buffer(f"position{level}", table.flatten(2).transpose(1, 2).contiguous())
+        four, two, _, half = source.resize_layers
+        self.spread4 = Spread(cast(nn.ConvTranspose2d, four))
+        self.spread2 = Spread(cast(nn.ConvTranspose2d, two))
+        self.shrink = half
         self.adapt = nn.ModuleList(getattr(scratch, f"layer{level}_rn") for level in range(1, 5))
-        sizes = [(rows * 4, cols * 4), (rows * 2, cols * 2), self.grid]
-        sizes.append(((rows + 1) // 2, (cols + 1) // 2))
-        finest = (rows * 8, cols * 8)
-        outs = [finest, *sizes[:3]]
+        halved = ((rows + 1) // 2, (cols + 1) // 2)
+        sizes = [(8 * rows, 8 * cols), (4 * rows, 4 * cols), (2 * rows, 2 * cols), self.grid]
+        sizes.append(halved)
         self.fusions = nn.ModuleList(
-            Fusion(getattr(scratch, f"refinenet{level + 1}"), sizes[level], outs[level], form)
-            for level in range(4)
+            Fusion(getattr(scratch, f"refinenet{level}"), sizes[level], sizes[level - 1], form)
+            for level in range(1, 5)
         )
-        self.output_conv1 = scratch.output_conv1
-        full = (rows * patch, cols * patch)
-        self.resize = Resize(finest, full, form)
-        # Two small tables and not their sum, which would be as large as the map itself.
-        horizontal, vertical = position_tables(scratch.output_conv1.out_channels, full, aspect)
-        self.register_buffer("position_cols", horizontal)
-        self.register_buffer("position_rows", vertical)
-        self.output_conv2 = scratch.output_conv2[0]
-        last = scratch.output_conv2[2]
-        self.depth = channel(last, 0)
+        self.enlarge = Enlarge(scratch.output_conv1, sizes[0], (rows * patch, cols * patch), form)
+        self.output_conv = scratch.output_conv2[0]
+        last = cast(nn.Conv2d, scratch.output_conv2[2])
+        self.depth = outputs(last, 0, 1)
         if confidence:
-            self.certainty = channel(last, last.out_channels - 1)
+            self.certainty = outputs(last, 1, 2)
 
     def maps(self, taps: Sequence[Tensor]) -> list[Tensor]:
         """Four maps (V, features, h, w), fine to coarse."""
         found = []
         for level, tap in enumerate(taps):
-            x = self.projects[level](self.norm(tap)) + getattr(self, f"position{level}")
-            x = x.reshape(x.shape[0], *self.grid, x.shape[2])
+            x = self.projects[level](self.norm(tap.flatten(0, 1))).unflatten(0, tap.shape[:2])
+            x = (x + getattr(self, f"position{level}")).unflatten(1, self.grid)
             if level < 2:
                 x = (self.spread4, self.spread2)[level](x)
             x = x.permute(0, 3, 1, 2)
@@ -170,8 +193,7 @@ class DenseHead(nn.Module):
         x = self.fusions[3](fine[3])
         for level in (2, 1, 0):
             x = self.fusions[level](x, fine[level])
-        x = self.resize(self.output_conv1(x)) + self.position_cols + self.position_rows
-        x = F.relu(self.output_conv2(x))
+        x = F.relu(self.output_conv(self.enlarge(x)))
         depth = self.depth(x).exp().permute(0, 2, 3, 1)
         if not self.confidence:
             return (depth,)

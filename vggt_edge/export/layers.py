@@ -1,9 +1,10 @@
 """The transformer block as accelerators take it; rebuilt from the network's own weights.
 
 No tensor has more than four dimensions, queries, keys and values have linears of their own,
-LayerScale is part of the linear before it, tables are constants, and attention is either explicit
-matrix products or one fused operator. A linear's weight stays a view of the network's wherever
-nothing had to be folded into it, so that a rewrite costs little memory.
+what a norm does after normalising is part of the linear after it, LayerScale part of the linear
+before it, tables are constants, and attention is matmul, softmax, matmul, which every delegate runs
+(LiteRT's converter makes just that of scaled_dot_product_attention). Tokens are the rows of one
+matrix, as the linears of every runtime want them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,24 @@ from ..model import layers
 from .shape import Form
 
 
-def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A float32 linear around given weights; shares their memory when they are float32."""
+def linear(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None = None) -> nn.Linear:
+    """A float32 linear around given weights; shares their memory when they are float32.
+
+    With ``norm`` its gain and bias are folded in, for an input that ``Normalize`` made. Gains are
+    what makes outlying channels, and weights carry them with less harm than quantized activations
+    do (Wei et al., "Outlier Suppression", 2022).
+    """
+    weight = weight.detach().float()
+    bias = None if bias is None else bias.detach().float()
+    if norm is not None:
+        shift = weight @ norm.bias.detach().float()
+        bias = shift if bias is None else bias + shift
+        weight = weight * norm.weight.detach().float()
     out_features, in_features = weight.shape
     made = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
-    made.weight = nn.Parameter(weight.detach().float(), requires_grad=False)
+    made.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
-        made.bias = nn.Parameter(bias.detach().float(), requires_grad=False)
+        made.bias = nn.Parameter(bias, requires_grad=False)
     return made
 
 
@@ -32,24 +44,47 @@ def scaled(source: nn.Linear, scale: layers.LayerScale) -> nn.Linear:
     return linear(source.weight.float() * gamma[:, None], source.bias.float() * gamma)
 
 
-class Norm(nn.Module):
-    """Layer normalisation that is float32 in a half-precision network too."""
+class Normalize(nn.Module):
+    """Zero mean and unit variance over the channels, in float32; the affine part lies elsewhere.
 
-    def __init__(self, source: nn.LayerNorm, order: Tensor | None = None, gain: float = 1.0):
-        """Channels may be reordered and the result multiplied, both folded into the weights."""
+    ``gain`` below one multiplies what is squared, for accelerators that square and sum in fp16;
+    with a power of two the result is the same to the bit.
+    """
+
+    def __init__(self, eps: float, gain: float = 1.0, centered: bool = False):
+        """``centered`` inputs have zero mean already."""
         super().__init__()
-        self.eps = source.eps
-        width = source.normalized_shape[0]
-        weight = torch.ones(width) if source.weight is None else source.weight.detach().float()
-        bias = torch.zeros(width) if source.bias is None else source.bias.detach().float()
-        if order is not None:
-            weight, bias = weight[order], bias[order]
-        self.register_buffer("weight", weight * gain)
-        self.register_buffer("bias", bias * gain)
+        self.eps, self.gain, self.centered = eps, gain, centered
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., width)."""
-        return F.layer_norm(x.float(), self.weight.shape, self.weight, self.bias, self.eps)
+        x = x.float()
+        if not self.centered:
+            x = x - x.mean(dim=-1, keepdim=True)
+        if self.gain != 1.0:
+            x = x * self.gain
+        variance = (x * x).mean(dim=-1, keepdim=True)
+        return x * torch.rsqrt(variance + self.eps * self.gain**2)
+
+
+class Norm(nn.Module):
+    """Layer normalisation in float32, where nothing follows that could take its affine part."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, source: nn.LayerNorm, form: Form):
+        super().__init__()
+        self.normalize = Normalize(source.eps, form.norm_gain)
+        self.affine = source.weight is not None
+        if self.affine:
+            self.register_buffer("weight", source.weight.detach().float())
+            self.register_buffer("bias", source.bias.detach().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to (..., width)."""
+        x = self.normalize(x)
+        return x * self.weight + self.bias if self.affine else x
 
 
 def pairs_first(head_width: int) -> Tensor:
@@ -64,6 +99,9 @@ def pairs_first(head_width: int) -> Tensor:
 
 class Rotary(nn.Module):
     """Rotary embedding with baked tables, for channels in the order of ``pairs_first``."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, tables: tuple[Tensor, Tensor], views: int):
         """Tables (tokens of one view, head width) from ``rope``, repeated for ``views`` views."""
@@ -82,71 +120,89 @@ class Rotary(nn.Module):
         return x * self.cos + swapped * self.sin
 
 
-class Attention(nn.Module):
-    """Self-attention of each of N sequences, its output scaled by the block's LayerScale."""
+class HeadNorm(nn.Module):
+    """Normalisation of every head's queries or keys, which come with zero mean."""
 
-    def __init__(
-        self,
-        source: layers.Attention,
-        scale: layers.LayerScale,
-        rotary: Rotary | None,
-        form: Form,
-    ):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, source: nn.LayerNorm, order: Tensor, gain: float, form: Form):
+        """Channels are reordered and the result multiplied by ``gain``."""
         super().__init__()
-        width, self.heads = source.width, source.heads
-        head_width = width // self.heads
-        self.fused = form.attention == "fused"
-        weights = source.qkv.weight.detach().float().chunk(3)
-        biases = source.qkv.bias.detach().float().chunk(3)
-        order = None
-        if rotary is not None:
-            order = pairs_first(head_width)
-            every = (torch.arange(self.heads)[:, None] * head_width + order).flatten()
-            weights = (weights[0][every], weights[1][every], weights[2])
-            biases = (biases[0][every], biases[1][every], biases[2])
-        gain = 1.0 if self.fused else head_width**-0.5
-        if source.qk_norm:
-            self.q_norm = Norm(source.q_norm, order, gain)
-            self.k_norm = Norm(source.k_norm, order)
-        elif gain != 1.0:
-            weights = (weights[0] * gain, *weights[1:])
-            biases = (biases[0] * gain, *biases[1:])
-        self.qk_norm = source.qk_norm
-        self.q, self.k, self.v = (
-            linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)
-        )
-        self.rotary = rotary
-        self.proj = scaled(source.proj, scale)
+        self.normalize = Normalize(source.eps, form.norm_gain, centered=True)
+        self.register_buffer("weight", source.weight.detach().float()[order] * gain)
+        self.register_buffer("bias", source.bias.detach().float()[order] * gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, tokens, width) to the same."""
-        count, tokens, width = x.shape
-        split = (count, tokens, self.heads, width // self.heads)
+        """(N, tokens, heads, head width) to the same."""
+        return self.normalize(x) * self.weight + self.bias
+
+
+class Attention(nn.Module):
+    """Self-attention within each of ``sequences`` equal runs of tokens.
+
+    The norm before it is folded into queries, keys and values, the LayerScale after it into the
+    output, and where queries and keys are normalised, so is the subtraction of their mean.
+    """
+
+    def __init__(self, source: layers.Block, sequences: int, rotary: Rotary | None, form: Form):
+        super().__init__()
+        attention = source.attn
+        width, self.heads = attention.width, attention.heads
+        self.sequences, self.head_width = sequences, width // self.heads
+        self.qk_norm = attention.qk_norm
+        order = torch.arange(self.head_width) if rotary is None else pairs_first(self.head_width)
+        gain = self.head_width**-0.5
+        weights = attention.qkv.weight.detach().float().chunk(3)
+        biases = attention.qkv.bias.detach().float().chunk(3)
+
+        def arranged(index: int, gain: float) -> nn.Linear:
+            made = linear(weights[index], biases[index], source.norm1)
+            if index < 2:
+                for name in ("weight", "bias"):
+                    tensor = getattr(made, name).unflatten(0, (self.heads, -1))[:, order]
+                    if self.qk_norm:
+                        tensor = tensor - tensor.mean(dim=1, keepdim=True)
+                    elif gain != 1.0:
+                        tensor = tensor * gain
+                    tensor = nn.Parameter(tensor.flatten(0, 1), requires_grad=False)
+                    setattr(made, name, tensor)
+            return made
+
+        self.q, self.k, self.v = arranged(0, gain), arranged(1, 1.0), arranged(2, 1.0)
+        if self.qk_norm:
+            self.q_norm = HeadNorm(attention.q_norm, order, gain, form)
+            self.k_norm = HeadNorm(attention.k_norm, order, 1.0, form)
+        self.rotary = rotary
+        self.proj = scaled(attention.proj, source.ls1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(sequences * tokens, width), normalised, to the same."""
+        split = (self.sequences, -1, self.heads, self.head_width)
         q, k, v = (part(x).reshape(split) for part in (self.q, self.k, self.v))
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
-        q, v = q.transpose(1, 2), v.transpose(1, 2)
-        if self.fused:
-            seen = F.scaled_dot_product_attention(q, k.transpose(1, 2), v)
-        else:
-            seen = (q @ k.permute(0, 2, 3, 1)).softmax(dim=-1) @ v
-        return self.proj(seen.transpose(1, 2).reshape(count, tokens, width))
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        seen = (q @ k.transpose(2, 3)).softmax(dim=-1) @ v
+        return self.proj(seen.transpose(1, 2).reshape(x.shape))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block on N sequences."""
+    """Pre-norm transformer block on ``sequences`` equal runs of tokens, which come as a matrix."""
 
-    def __init__(self, source: layers.Block, form: Form, rotary: Rotary | None = None):
+    def __init__(
+        self, source: layers.Block, sequences: int, form: Form, rotary: Rotary | None = None
+    ):
         super().__init__()
-        self.norm1 = Norm(source.norm1)
-        self.attn = Attention(source.attn, source.ls1, rotary, form)
-        self.norm2 = Norm(source.norm2)
-        self.fc1 = linear(source.mlp.fc1.weight, source.mlp.fc1.bias)
+        self.norm1 = Normalize(source.norm1.eps, form.norm_gain)
+        self.attn = Attention(source, sequences, rotary, form)
+        self.norm2 = Normalize(source.norm2.eps, form.norm_gain)
+        self.fc1 = linear(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2)
         self.fc2 = scaled(source.mlp.fc2, source.ls2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, tokens, width) to the same."""
+        """(sequences * tokens, width) to the same."""
         x = x + self.attn(self.norm1(x))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))

@@ -11,13 +11,14 @@ broadcast copies, no antialiased resampling, no transposed convolution: see ``la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ExportError
-from ..model import vit
+from ..model import layers, vit
 from ..model.aggregator import Aggregator
 from ..model.camera import CameraHead
 from ..model.rope import rotary_tables
@@ -30,15 +31,19 @@ from .shape import Form, Shape, check_outputs
 class Encoder(nn.Module):
     """Images to patch tokens: DINOv2 with registers on each view alone."""
 
+    position: Tensor
+    tokens: Tensor
+
     def __init__(self, source: vit.VisionTransformer, shape: Shape, form: Form):
         super().__init__()
         self.channels_last = form.channels_last
         patch = source.patch_embed.proj
+        blocks = cast("Iterable[layers.Block]", source.blocks)
         deviation = torch.tensor(vit.IMAGE_STD).view(1, 3, 1, 1)
         mean = torch.tensor(vit.IMAGE_MEAN).view(1, 3, 1, 1)
         # The normalisation of the picture is part of the convolution, which pads nothing.
         weight = patch.weight.detach().float() / deviation
-        bias = patch.bias.detach().float() - (weight * mean).sum(dim=(1, 2, 3))
+        bias = cast(Tensor, patch.bias).detach().float() - (weight * mean).sum(dim=(1, 2, 3))
         self.patches = nn.Conv2d(3, len(weight), source.patch_size, source.patch_size, bias=False)
         self.patches.weight = nn.Parameter(weight, requires_grad=False)
         grid = shape.height // source.patch_size, shape.width // source.patch_size
@@ -47,8 +52,8 @@ class Encoder(nn.Module):
         special = torch.cat([cls, source.register_tokens.float()], dim=1).detach()
         self.special = special.shape[1]
         self.register_buffer("tokens", special.repeat(shape.views, 1, 1))
-        self.blocks = nn.ModuleList(Block(block, form) for block in source.blocks)
-        self.norm = Norm(source.norm)
+        self.blocks = nn.ModuleList(Block(block, shape.views, form) for block in blocks)
+        self.norm = Norm(source.norm, form)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1] in the form's layout to (V, rows * cols, width)."""
@@ -56,13 +61,16 @@ class Encoder(nn.Module):
             images = images.permute(0, 3, 1, 2)
         x = self.patches(images).flatten(2).transpose(1, 2) + self.position
         x = torch.cat([self.tokens, x], dim=1)
+        shape, x = x.shape, x.flatten(0, 1)
         for block in self.blocks:
             x = block(x)
-        return self.norm(x[:, self.special :])
+        return self.norm(x.reshape(shape)[:, self.special :])
 
 
 class Trunk(nn.Module):
     """Patch tokens to the taps the heads read: attention within views and across them in turn."""
+
+    tokens: Tensor
 
     def __init__(
         self,
@@ -75,44 +83,52 @@ class Trunk(nn.Module):
         super().__init__()
         config = source.config
         self.dense, self.cameras = dense, cameras
-        self.taps = config.taps
+        self.taps, self.depth = config.taps, config.depth
         self.special = config.special_tokens
         layout = shape.layout(config)
         tables = rotary_tables(layout, config.width // config.attention_heads)
         self.register_buffer("tokens", source.special_tokens(1, shape.views)[0].detach())
         within, across = Rotary(tables, 1), Rotary(tables, shape.views)
-        self.frame_blocks = nn.ModuleList(Block(b, form, within) for b in source.frame_blocks)
-        self.global_blocks = nn.ModuleList(Block(b, form, across) for b in source.global_blocks)
+        # Modules of their own names and not lists: a converter names operators by the last part.
+        for index in range(config.depth):
+            frame = cast(layers.Block, source.frame_blocks[index])
+            everything = cast(layers.Block, source.global_blocks[index])
+            self.add_module(f"frame{index}", Block(frame, shape.views, form, within))
+            self.add_module(f"global{index}", Block(everything, 1, form, across))
 
     def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
         """(V, rows * cols, width) tokens to four taps (V, rows * cols, 2 * width), if dense,
         and the camera tokens (V, 2 * width) of the last one, if cameras."""
         x = torch.cat([self.tokens, patches], dim=1)
-        views, per_view, width = x.shape
+        shape, x = (*x.shape[:2], 2 * x.shape[2]), x.flatten(0, 1)
         found = []
-        for index, (frame, across) in enumerate(
-            zip(self.frame_blocks, self.global_blocks, strict=True)
-        ):
-            alone = frame(x)
-            x = across(alone.reshape(1, views * per_view, width)).reshape(x.shape)
-            if self.dense and index in self.taps:
-                found.append(torch.cat([alone, x], dim=2)[:, self.special :])
+        for index in range(self.depth):
+            alone = self.get_submodule(f"frame{index}")(x)
+            x = self.get_submodule(f"global{index}")(alone)
+            if index in self.taps:
+                both = torch.cat([alone, x], dim=1).reshape(shape)
+                if self.dense:
+                    found.append(both[:, self.special :])
         if self.cameras:
-            found.append(torch.cat([alone[:, :1], x[:, :1]], dim=2).reshape(views, 2 * width))
+            found.append(both[:, 0])
         return tuple(found)
 
 
 class Camera(nn.Module):
     """Camera tokens to pose encodings, by repeated refinement."""
 
+    first: Tensor
+
     def __init__(self, source: CameraHead, form: Form):
         super().__init__()
         self.iterations = source.iterations
-        self.token_norm = Norm(source.token_norm)
-        self.blocks = nn.ModuleList(Block(block, form) for block in source.trunk)
-        self.trunk_norm = Norm(source.trunk_norm)
-        self.adaln_norm = Norm(source.adaln_norm)
-        embed, modulation = source.embed_pose, source.poseLN_modulation[1]
+        self.token_norm = Norm(source.token_norm, form)
+        self.blocks = nn.ModuleList(
+            Block(cast(layers.Block, block), 1, form) for block in source.trunk
+        )
+        self.trunk_norm = Norm(source.trunk_norm, form)
+        self.adaln_norm = Norm(source.adaln_norm, form)
+        embed, modulation = source.embed_pose, cast(nn.Linear, source.poseLN_modulation[1])
         self.embed_pose = linear(embed.weight, embed.bias)
         self.shift, self.scale, self.gate = (
             linear(weight, bias)
@@ -124,24 +140,32 @@ class Camera(nn.Module):
             linear(part.weight, part.bias)
             for part in (source.pose_branch.fc1, source.pose_branch.fc2)
         )
-        # The first pass is conditioned on a constant.
-        self.register_buffer("empty", source.empty_pose_tokens.detach().float()[0])
+        # The first pass is conditioned on a constant, and so are its modulations.
+        first = self.modulations(source.empty_pose_tokens.float()[0])
+        self.register_buffer("first", torch.stack(first).detach())
+
+    def modulations(self, pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, scale and gate (N, 2 * width) from pose encodings (N, 9)."""
+        given = nn.functional.silu(self.embed_pose(pose))
+        return self.shift(given), self.scale(given), self.gate(given)
+
+    def correction(
+        self, tokens: Tensor, normed: Tensor, shift: Tensor, scale: Tensor, gate: Tensor
+    ) -> Tensor:
+        """One pass: (V, 9) to be added to what it was conditioned on."""
+        x = tokens + gate * (normed * (scale + 1) + shift)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc2(nn.functional.gelu(self.fc1(self.trunk_norm(x))))
 
     def forward(self, camera_tokens: Tensor) -> Tensor:
         """(V, 2 * width) to (V, 9)."""
         tokens = self.token_norm(camera_tokens)
         normed = self.adaln_norm(tokens)
-        pose = None
-        for _ in range(self.iterations):
-            given = self.embed_pose(self.empty if pose is None else pose)
-            given = nn.functional.silu(given)
-            modulated = normed * (self.scale(given) + 1) + self.shift(given)
-            x = (tokens + self.gate(given) * modulated).unsqueeze(0)
-            for block in self.blocks:
-                x = block(x)
-            x = self.trunk_norm(x).squeeze(0)
-            delta = self.fc2(nn.functional.gelu(self.fc1(x)))
-            pose = delta if pose is None else pose + delta
+        shift, scale, gate = self.first
+        pose = self.correction(tokens, normed, shift, scale, gate)
+        for _ in range(1, self.iterations):
+            pose = pose + self.correction(tokens, normed, *self.modulations(pose))
         return torch.cat([pose[:, :7], pose[:, 7:].relu()], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""What is fixed when a network is exported: views, resolution, outputs, and the form of the maths."""
+"""What is fixed when a network is exported: views, resolution, outputs, form of the mathematics."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ class Form:
     Fields
         channels_last  images come as (V, H, W, 3), as cameras and LiteRT have them, not (V, 3, H,
                        W) as torch has them.
-        attention      "explicit" is matmul, softmax, matmul: what delegates fuse, or at least run.
-                       "fused" is one scaled_dot_product_attention.
         resize         "bilinear" is the operator with aligned corners; "matmul" two constant
                        matrices, for what refuses aligned corners (OpenCL on Mali).
+        norm_gain      what normalisation multiplies its input by before squaring it; a power of two
+                       such as 1 / 64 where squares and sums are fp16.
     """
 
     channels_last: bool = False
-    attention: Literal["explicit", "fused"] = "explicit"
     resize: Literal["bilinear", "matmul"] = "bilinear"
+    norm_gain: float = 1.0
 
 
 def check_outputs(outputs: Sequence[str], config: VGGTConfig) -> tuple[str, ...]:
