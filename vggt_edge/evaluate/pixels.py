@@ -10,6 +10,8 @@ import numpy as np
 
 from ..types import Views
 
+MOST = 640 * 480
+
 
 def _truth_from_source(shape: tuple[int, int], source_size: np.ndarray) -> np.ndarray:
     """(3, 3): source pixels to pixels of a depth map of the same field of view, edges to edges."""
@@ -48,7 +50,7 @@ def truth_in_view(views: Views, index: int, truth: np.ndarray) -> np.ndarray:
 
 
 def view_at_truth(
-    views: Views, index: int, values: np.ndarray, truth: np.ndarray, most: int = 640 * 480
+    views: Views, index: int, values: np.ndarray, truth: np.ndarray, most: int = MOST
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted values and true depth, both (N,), at the pixels of the true depth map.
 

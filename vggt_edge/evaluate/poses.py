@@ -10,8 +10,9 @@
     training validates by (``metrics``).
 ``legacy``
     The published script of VGGT and QuantVGGT (run_co3d.py): inv(E_i) E_j of camera-from-world
-    matrices E after the first camera was made the world, so its translation is the difference of
-    two *translation vectors of extrinsics*, not a baseline. The rest as in ``usual``.
+    matrices E after the first camera was made the world. Its translation is a difference of the
+    *translation vectors of extrinsics*, not a baseline, and its rotation errors differ as well;
+    both depend on which frame came first. Sign and bins as in ``usual``.
 """
 
 from __future__ import annotations

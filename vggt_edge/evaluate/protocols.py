@@ -27,8 +27,8 @@ _OWN = Protocol(
 
 _RANDOM_TEN = Sampling("random", count=10)
 _CO3D = replace(_RANDOM_TEN, least=50)
+# Metres, as all of these datasets are read; published as 100 for DTU in millimetres.
 _ICP = 0.1
-_DTU_ICP = 100.0  # millimetres
 
 _QUANTVGGT_CLOUD = CloudRule(
     ("scale_shift", "umeyama"), "points", crop=224, icp=_ICP, limit=999_999, farthest=10.0
@@ -102,9 +102,9 @@ _PUBLISHED: dict[str, dict[str, Protocol]] = {
         ),
         "dtu": Protocol(
             name="pi3",
-            beside="pi3, DTU point maps (kf 5), millimetres, against depth maps and not the scans",
+            beside="pi3, DTU point maps (kf 5; millimetres there), against depth maps, not scans",
             sampling=Sampling("stride", stride=5),
-            cloud=replace(_PI3_CLOUD, icp=_DTU_ICP),
+            cloud=_PI3_CLOUD,
         ),
         "eth3d": Protocol(
             name="pi3",
@@ -137,7 +137,7 @@ _PUBLISHED: dict[str, dict[str, Protocol]] = {
         ),
         "dtu": Protocol(
             name="vggt",
-            beside="VGGT, DTU: acc_mean, comp_mean, overall, millimetres; the paper's frames and "
+            beside="VGGT, DTU: acc_mean, comp_mean, overall (millimetres there); its frames and "
             "masks were not published, so only roughly",
             sampling=Sampling("all"),
             cloud=CloudRule(("umeyama",), "depth", limit=999_999),

@@ -17,7 +17,7 @@ from ..types import Cameras, Prediction
 from . import depths, pixels, poses, trajectories
 from .protocol import DepthRule, Protocol
 from .recording import Recording
-from .score_cloud import score_cloud
+from .score_cloud import MOST_PIXELS, score_cloud
 
 PLAIN = ("usual", "sim3", "median", "umeyama")
 # Of the recording's unit: they mean nothing across scenes where that is arbitrary.
@@ -96,11 +96,12 @@ def _depth(
 ) -> dict[str, dict[str, float]]:
     views = prediction.views
     predicted, truths = [], []
+    most = min(pixels.MOST, MOST_PIXELS // len(views))
     for index, found in enumerate(depth):
         truth = true_depth(index)
         truth = np.where((truth >= rule.nearest) & (truth <= rule.farthest), truth, 0)
         if rule.grid == "truth":
-            values, truth = pixels.view_at_truth(views, index, found, truth)
+            values, truth = pixels.view_at_truth(views, index, found, truth, most)
         else:
             truth = pixels.truth_in_view(views, index, truth)
             values, truth = found[truth > 0], truth[truth > 0]
