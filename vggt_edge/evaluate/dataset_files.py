@@ -21,6 +21,8 @@ from ..errors import InputError
 from .datasets import Dataset
 
 JSON_LIMIT = 4 << 30
+# OSError: a name out of a file may be none that the system knows.
+_ODD_CONTENT = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError)
 SAFE_NAME = re.compile(r"(?!\.)[\w.+-]+")
 
 
@@ -65,7 +67,7 @@ def parsing(path: Path, what: str) -> Iterator[None]:
     """Turn what parsing of odd content raises into an InputError: ``path`` is not ``what``."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+    except _ODD_CONTENT as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise malformed(path, f"not {what} ({reason[:160]})") from None
 
@@ -160,6 +162,9 @@ def rigid(matrix: object) -> np.ndarray:
     rows = np.asarray(matrix, dtype=np.float64)
     pose = numbers(rows[:3], 3, 4)
     rotation = pose[:, :3]
+    # The limits keep the products below from overflowing.
+    if np.abs(rotation).max() > 2 or np.abs(pose).max() > 1e15:
+        raise ValueError("a pose holds implausibly large numbers")
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 0.01 or np.linalg.det(rotation) < 0:
         raise ValueError("the 3x3 part of a pose is not a rotation")
     u, _, vt = np.linalg.svd(rotation)
@@ -173,8 +178,8 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
         ValueError: these are no pinhole camera.
     """
     fx, fy, cx, cy = numbers([fx, fy, cx, cy], 4).tolist()
-    if not (fx > 0 and fy > 0):
-        raise ValueError(f"the focal length {fx:g}, {fy:g} is not positive")
+    if not (0 < fx < 1e9 and 0 < fy < 1e9 and max(abs(cx), abs(cy)) < 1e9):
+        raise ValueError(f"a camera of focal length {fx:g}, {fy:g} and centre {cx:g}, {cy:g}")
     return np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
 
 

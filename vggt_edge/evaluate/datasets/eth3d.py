@@ -8,6 +8,7 @@ evaluation) and evaluation code derived from it score, 13 scenes.
 from __future__ import annotations
 
 import functools
+import io
 import re
 import zipfile
 import zlib
@@ -232,10 +233,11 @@ def _preprocessed(folder: Path) -> Recording:
         path = folder / "custom_undistorted_cam" / f"{picture.stem}.npz"
         with parsing(path, "a camera"):
             try:
-                with np.load(path, allow_pickle=False) as arrays:
+                # Of bytes: given a path, np.load leaves a damaged file open.
+                with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as arrays:
                     k, pose = numbers(arrays["intrinsics"], 3, 3), rigid(arrays["extrinsics"])
             except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise InputError(f"cannot read {path}: {error}; check the download") from None
+                raise ValueError(str(error)) from None
             # As that code unprojects them: integer coordinates are pixel centres.
             intrinsics.append(pinhole(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5))
         poses.append(pose)

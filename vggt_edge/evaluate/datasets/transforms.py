@@ -17,12 +17,10 @@ from ... import geometry
 from ...types import Cameras
 from ..dataset_files import (
     check_root,
-    malformed,
     numbers,
     parsing,
     picture_size,
     pinhole,
-    read_gray,
     read_json,
     resized,
     rigid,
@@ -30,6 +28,7 @@ from ..dataset_files import (
     wrong_root,
 )
 from ..recording import Recording
+from ..rgbd_files import read_depth
 from . import Dataset
 
 SPLITS = ("train", "val", "test")
@@ -107,10 +106,7 @@ def _recording(path: Path, name: str, listed: str | None) -> Recording:
         depths = [path.parent / d for f, _ in found if (d := f.get("depth_file_path"))]
 
     def depth(i: int) -> np.ndarray:
-        stored = read_gray(depths[i])
-        if stored.dtype.kind not in "iu":
-            raise malformed(depths[i], "not of 16-bit integers")
-        return stored.astype(np.float32) * np.float32(unit)
+        return read_depth(depths[i], unit)
 
     columns = [np.stack([np.asarray(v) for v in column]) for column in zip(*cameras, strict=True)]
     return Recording(
@@ -140,15 +136,8 @@ def _intrinsics(camera: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     model = str(camera.get("camera_model", "OPENCV"))
     if model not in _PERSPECTIVE or camera.get("is_fisheye"):
         raise ValueError(f"a lens of model {model} is not perspective; undistort the pictures")
-    if "intrinsic_matrix" in camera:
-        k = np.asarray(camera["intrinsic_matrix"], dtype=np.float64)
-        fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
-        return pinhole(fx, fy, cx, cy)
     height, width = round(float(camera.get("h", size[0]))), round(float(camera.get("w", size[1])))
-    if "fl_x" in camera:
-        fx = float(camera["fl_x"])
-    else:
-        fx = _focal(width, camera["camera_angle_x"])
+    fx = float(camera["fl_x"]) if "fl_x" in camera else _focal(width, camera["camera_angle_x"])
     if "fl_y" in camera:
         fy = float(camera["fl_y"])
     elif "fl_x" not in camera and "camera_angle_y" in camera:
