@@ -169,7 +169,7 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts(tiny_model, monkeyp
 
 def test_heads_that_do_not_run_are_not_in_the_estimate(tiny_model, monkeypatch):
     seen = []
-    monkeypatch.setattr(memory, "require", lambda config, *rest: seen.append(config.heads))
+    monkeypatch.setattr(memory, "require", lambda config, *rest, **more: seen.append(config.heads))
     predict(tiny_model, some_views(1), heads=("camera",))
     assert seen == [("camera",)]
 
@@ -181,11 +181,11 @@ def test_the_model_is_left_as_it_was(tiny_model, monkeypatch, progress, interrup
     assert hooks(tiny_model) == 0
     seen = []
 
-    def watched(tokens):
+    def watched(tokens, *rest):
         seen.append(hooks(tiny_model))
         if interrupt:
             raise KeyboardInterrupt
-        return head(tokens)
+        return head(tokens, *rest)
 
     head = tiny_model.camera_head.forward
     monkeypatch.setattr(tiny_model.camera_head, "forward", watched)

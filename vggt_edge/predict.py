@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import geometry, memory
+from . import attention, geometry, memory
 from .errors import InputError, NumericError, TooLargeError
+from .model.config import VGGTConfig
+from .model.sparse import KeyCache
 from .model.vggt import VGGT, VGGTOutput
+from .sparse_plan import SparsePlan
 from .types import Cameras, Prediction, Views
 
 
@@ -88,27 +91,25 @@ def to_prediction(output: VGGTOutput, views: Views) -> Prediction:
     )
 
 
-@torch.inference_mode()
-def predict(
-    model: VGGT, views: Views, *, heads: Sequence[str] | None = None, progress: bool = False
-) -> Prediction:
-    """Run the network once over all views.
-
-    Args:
-        model: from ``load``; its device and dtype are used.
-        views: from ``read_views``; the first one fixes the world frame.
-        heads: which of the model's heads to run, all but "track" when None.
-        progress: show a bar on standard error for work over two seconds.
+def wanted_heads(config: VGGTConfig, heads: Sequence[str] | None) -> tuple[str, ...]:
+    """The heads to run, all but "track" when None.
 
     Raises:
-        InputError: a head the model does not have, or views of a size it cannot take.
-        TooLargeError: when the run would not fit in memory.
+        InputError: a head the model does not have.
     """
-    config = model.config
     wanted = tuple(heads) if heads is not None else tuple(h for h in config.heads if h != "track")
     if absent := [head for head in wanted if head not in config.heads or head == "track"]:
         known = ", ".join(h for h in config.heads if h != "track")
         raise InputError(f"the model cannot predict {', '.join(absent)}; it has {known}")
+    return wanted
+
+
+def check_views(config: VGGTConfig, views: Views) -> None:
+    """Refuse views the network cannot take.
+
+    Raises:
+        InputError: none at all, or of a size that is no multiple of the patch size.
+    """
     if not len(views):
         raise InputError("no views to predict from")
     height, width = views.size
@@ -117,6 +118,35 @@ def predict(
             f"views of {height}x{width} are no multiple of the patch size {config.patch_size}; "
             "read them with read_views"
         )
+
+
+@torch.inference_mode()
+def predict(
+    model: VGGT,
+    views: Views,
+    *,
+    heads: Sequence[str] | None = None,
+    plan: SparsePlan | None = None,
+    progress: bool = False,
+) -> Prediction:
+    """Run the network once over all views.
+
+    Args:
+        model: from ``load``; its device and dtype are used, and its attention if ``make_sparse``
+            has thinned it out.
+        views: from ``read_views``; the first one fixes the world frame.
+        heads: which of the model's heads to run, all but "track" when None.
+        plan: which keys each view sees; made for these views when None and the model is sparse.
+        progress: show a bar on standard error for work over two seconds.
+
+    Raises:
+        InputError: a head the model does not have, or views of a size it cannot take.
+        TooLargeError: when the run would not fit in memory.
+    """
+    config = model.config
+    wanted = wanted_heads(config, heads)
+    check_views(config, views)
+    plan = attention.plan_for(model, views) if plan is None else plan
     parameter = next(model.parameters())
     memory.require(
         replace(config, heads=wanted),
@@ -124,14 +154,40 @@ def predict(
         views.size,
         parameter.element_size(),
         parameter.device,
+        plan=plan,
     )
+    return run(model, views, wanted, plan=plan, progress=progress)
+
+
+@torch.inference_mode()
+def run(
+    model: VGGT,
+    views: Views,
+    heads: tuple[str, ...],
+    *,
+    plan: SparsePlan | None = None,
+    cache: KeyCache | None = None,
+    progress: bool = False,
+) -> Prediction:
+    """One pass over views and heads that were checked; ``plan`` and ``cache`` as in ``forward``.
+
+    Raises:
+        TooLargeError: torch ran out of memory.
+    """
+    config, (height, width) = model.config, views.size
+    parameter = next(model.parameters())
     chunk = memory.aggregator_chunk(config, height, width)
     steps = -(-len(views) // chunk) * (config.encoder_depth + 2 * config.depth)
     images = to_tensor(views, parameter.device)
     try:
         with _progress(model, steps, progress):
             output = model(
-                images, heads=wanted, chunk=chunk, dense_chunk=memory.dense_chunk(height, width)
+                images,
+                heads=heads,
+                chunk=chunk,
+                dense_chunk=memory.dense_chunk(height, width),
+                plan=plan,
+                cache=cache,
             )
     except RuntimeError as error:  # torch's own out-of-memory errors among them
         if "out of memory" in str(error) or "allocate memory" in str(error):

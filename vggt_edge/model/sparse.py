@@ -204,18 +204,23 @@ def _update_listed(
     kept, rest = _kept_and_rest(reach.layout, layer, x.device)
     bank = _collect(block, x, tables, chunk, [(range(x.shape[1]), kept)])
     bank_k, bank_v = (part.unflatten(2, (x.shape[1], -1)) for part in bank[:2])
-    for view in range(x.shape[1]):
-        part = x[:, view : view + 1]
+    for start in range(0, x.shape[1], chunk):
+        part = x[:, start : start + chunk]
         normed = block.norm1(part)
-        q = block.attn.queries(normed, tables)
-        listed = list(reach.plan.neighbours[view])
-        k, v = bank_k[:, :, listed].flatten(2, 3), bank_v[:, :, listed].flatten(2, 3)
-        if layer.own:
-            own_k, own_v = block.attn.keys_values(normed, tables)
-            if view in listed:
-                own_k, own_v = own_k[:, :, rest], own_v[:, :, rest]
-            k, v = torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2)
-        _finish(block, part, attend.dense(q, k, v))
+        shape = part.shape[1:3]
+        q = block.attn.queries(normed, tables).unflatten(2, shape)
+        own_k, own_v = (t.unflatten(2, shape) for t in block.attn.keys_values(normed, tables))
+        seen = torch.empty_like(q)
+        for here in range(part.shape[1]):
+            view = start + here
+            listed = list(reach.plan.neighbours[view])
+            k, v = bank_k[:, :, listed].flatten(2, 3), bank_v[:, :, listed].flatten(2, 3)
+            if layer.own:
+                tokens = rest if view in listed else slice(None)
+                k = torch.cat([k, own_k[:, :, here, tokens]], dim=2)
+                v = torch.cat([v, own_v[:, :, here, tokens]], dim=2)
+            seen[:, :, here] = attend.dense(q[:, :, here], k, v)
+        _finish(block, part, seen.flatten(2, 3))
 
 
 def _finish(block: Block, part: Tensor, seen: Tensor) -> None:
