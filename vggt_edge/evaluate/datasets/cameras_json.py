@@ -60,8 +60,10 @@ def read_folder(folder: Path, name: str) -> Recording:
         sizes = numbers([[f["h"], f["w"]] for f in frames], len(frames), 2).astype(int)
         cameras = _cameras(frames, sizes) if posed else None
         unit = content.get("depth_unit_m")
-        if unit is not None and not float(unit) > 0:
+        if unit is not None and not 0 < float(unit) < 1e9:
             raise ValueError(f"depth_unit_m is {unit}")
+        if not ((sizes > 0) & (sizes < 1e6)).all():
+            raise ValueError("w or h is no size of a picture")
     if any(depths) and unit is None:
         raise malformed(path, "there is depth, but no depth_unit_m")
 
@@ -97,7 +99,7 @@ def _cameras(frames: list[dict[str, Any]], sizes: np.ndarray) -> Cameras:
     intrinsics = np.stack([numbers(frame["K"], 3, 3) for frame in frames])
     poses = np.stack([rigid(frame["c2w"]) for frame in frames])
     signs = np.sign(intrinsics[:, [0, 1, 2], [0, 1, 2]])
-    if not signs.all() or (intrinsics[:, 2] != [0, 0, 1]).any():
+    if not signs.all() or np.abs(intrinsics).max() > 1e9 or (intrinsics[:, 2] != [0, 0, 1]).any():
         raise ValueError("K is no pinhole camera")
     if (signs != signs[0]).any():
         raise ValueError("the focal lengths of some frames are negative, of others not")

@@ -85,7 +85,8 @@ def _recording(root: Path, name: str, camera: int) -> Recording:
     projection = _projection(folder / "calib.txt", camera)
     intrinsics = projection[:, :3]
     with parsing(folder / "calib.txt", "a KITTI calibration"):
-        if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0 and intrinsics[2, 2] == 1):
+        focal = np.diag(intrinsics)[:2]
+        if not ((focal > 1e-3).all() and np.abs(projection).max() < 1e9 and intrinsics[2, 2] == 1):
             raise ValueError("no pinhole camera")
         # x_camera = x_camera0 + t, since all cameras are rectified to one orientation.
         offset = np.linalg.solve(intrinsics, projection[:, 3])

@@ -75,8 +75,8 @@ def _recording(root: Path, name: str) -> Recording:
         raise malformed(folder / "poses.txt", "every pose is nan")
     height, width = size = picture_size(pictures[min(posed)])
     focal = float(read_matrix(folder / "focal.txt", 1, 1)[0, 0])
-    if not focal > 0:
-        raise malformed(folder / "focal.txt", "the focal length is not positive")
+    if not 0 < focal < 1e9:
+        raise malformed(folder / "focal.txt", f"a focal length of {focal:g}")
     # NeRF's rays: pixel i looks along (i - W / 2) / focal.
     intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     maps = [depths[i] for i in posed]

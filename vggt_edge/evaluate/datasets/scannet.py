@@ -86,7 +86,8 @@ def _listed(root: Path, split: str) -> tuple[str, ...]:
 
 def _intrinsics(path: Path) -> np.ndarray:
     matrix = read_matrix(path, 4, 4)[:3, :3]
-    if not (np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
+    limits = np.abs(matrix).max() < 1e9 and matrix[0, 0] > 0 and matrix[1, 1] > 0
+    if not (limits and (matrix[2] == [0, 0, 1]).all()):
         raise malformed(path, "no pinhole camera")
     return matrix
 

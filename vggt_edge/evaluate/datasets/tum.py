@@ -132,7 +132,9 @@ def _recording(folder: Path) -> Recording:
     rows = _lines(truth, 8)
     with parsing(truth, "a trajectory"):
         trajectory = numbers(rows, len(rows), 8)
-        if not (np.linalg.norm(trajectory[:, 4:], axis=1) > 0.5).all():
+        if np.abs(trajectory[:, 1:]).max(initial=0) > 1e9:
+            raise ValueError("a pose holds implausibly large numbers")
+        if np.linalg.norm(trajectory[:, 4:], axis=1).min(initial=1) < 0.5:
             raise ValueError("a quaternion has no length")
     stamps, pictures = _pictures(folder, "rgb.txt")
     posed = associate(stamps, trajectory[:, 0])

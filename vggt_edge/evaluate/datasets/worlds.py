@@ -65,8 +65,8 @@ def read(root: Path, split: str) -> list[Recording]:
     """Scenes of the split, named KIND/NN; those that are not in the root are rendered first.
 
     "test-SIZE" are 48 sets of 8 views with the effects of a camera, the same scenes in either size;
-    "walk-SIZE" are paths of 200 views without such effects, one a kind; "KIND-224" is that kind's part of "test-224",
-    for a model that was trained without it.
+    "walk-SIZE" are paths of 200 views without such effects, one a kind; "KIND-224" is that kind's
+    part of "test-224", for a model that was trained without it.
 
     Raises:
         InputError: there is no such split, a file is malformed, or a scene was rendered by another
