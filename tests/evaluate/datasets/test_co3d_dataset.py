@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ HIDDEN = (0, 0)  # the pixel whose depth the mask bars
 INFINITE = (1, 1)
 SCALE = 0.37  # scale_adjustment
 GOOD, POOR, SHORT, FAR = "110_13051_23361", "12_90_1", "7_8_9", "4_5_6"
+TRAINED = "1_2_3"
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +49,9 @@ def write_gz(path, tree):
 
 
 def write(root, world, category="teddybear", form="ndc_isotropic", pictures=True):
-    """A category of four sequences, two of them usable by name only."""
+    """A category of five sequences: GOOD, one to train on, and three that are to be left out."""
     frames, test, train = [], [], []
-    for sequence in (GOOD, POOR, SHORT, FAR):
+    for sequence in (GOOD, POOR, SHORT, FAR, TRAINED):
         for i in range(len(world.images) if sequence != SHORT else 12):
             stem = f"{category}/{sequence}"
             picture = f"{stem}/images/frame{i + 1:06d}.jpg"
@@ -58,8 +60,9 @@ def write(root, world, category="teddybear", form="ndc_isotropic", pictures=True
             view = viewpoint(world, i, form)
             if sequence == FAR and i == 3:
                 view["T"] = [4e5, 4e5, 4e5]
-            if sequence == GOOD and (pictures or i == 0):
+            if i == 0 or (pictures and sequence == GOOD):
                 save(world.images[i], root / picture)
+            if pictures and sequence == GOOD:
                 stored = (world.depth[i] / SCALE).astype(np.float16)
                 stored[INFINITE] = np.inf
                 save(stored.view(np.uint16), root / depth)
@@ -76,8 +79,8 @@ def write(root, world, category="teddybear", form="ndc_isotropic", pictures=True
                     "viewpoint": view,
                 }
             )
-            (train if sequence == POOR and i % 2 else test).append([sequence, 2 * i, picture])
-    quality = {GOOD: 0.9, POOR: 0.4, SHORT: 0.8, FAR: 0.7}
+            (train if sequence == TRAINED else test).append([sequence, 2 * i, picture])
+    quality = {GOOD: 0.9, POOR: 0.4, SHORT: 0.8, FAR: 0.7, TRAINED: 0.6}
     sequences = [
         {"sequence_name": s, "category": category, "viewpoint_quality_score": q}
         for s, q in quality.items()
@@ -125,7 +128,7 @@ def test_preprocessed_annotation_gives_the_same_cameras_without_depth(tmp_path, 
         annotation.setdefault(frame["sequence_name"], []).append(
             {"filepath": frame["image"]["path"], **view}
         )
-    del annotation[POOR]
+    del annotation[POOR], annotation[TRAINED]
     write_gz(tmp_path / "teddybear_test.jgz", annotation)
     (recording,) = co3d.read(tmp_path, "test")
     assert recording.depth is None
@@ -133,7 +136,11 @@ def test_preprocessed_annotation_gives_the_same_cameras_without_depth(tmp_path, 
 
 
 def test_splits(tmp_path, world):
-    write(tmp_path, world, category="frisbee")
+    write(tmp_path, world, category="frisbee", pictures=False)
+    write(tmp_path, world, category="vase", pictures=False)
+    assert [r.name for r in co3d.read(tmp_path, "train")] == [f"vase/{TRAINED}"]
+    assert [r.name for r in co3d.read(tmp_path, "test")] == [f"vase/{GOOD}"]
+    shutil.rmtree(tmp_path / "vase")
     assert [r.name for r in co3d.read(tmp_path, "unseen")] == [f"frisbee/{GOOD}"]
     with pytest.raises(InputError, match="no sequence of the test categories"):
         co3d.read(tmp_path, "test")

@@ -52,7 +52,11 @@ def write(root, world, tree=None, per_frame=False, depth=False):
             millimetres[2, 3] = 0
             save(millimetres, root / frame["depth_file_path"])
         frames.append(frame)
-    whole = {**({} if per_frame else lens(world)), "frames": frames, **(tree or {})}
+    whole = {
+        **({"fl_x": 1.0, "cx": 2.0} if per_frame else lens(world)),
+        "frames": frames,
+        **(tree or {}),
+    }
     (root / "transforms.json").write_text(json.dumps(whole))
     return whole
 
