@@ -108,7 +108,7 @@ def _short(label: str, most: int = 17) -> str:
 
 def curves(title: str, x_label: str, y_label: str, series: Sequence[Curve]) -> str:
     """Lines over a common x axis; y runs from 0 to 1."""
-    width, height, left, right, top, bottom = 620, 320, 52, 130, 34, 44
+    width, height, left, right, top, bottom = 960, 340, 52, 140, 52, 44
     x_axis = _Axis(0.0, max(float(s.x.max()) for s in series), left, width - right)
     y_axis = _Axis(0.0, 1.0, height - bottom, top)
     parts = [_text(8, 17, title, kind="title")]
@@ -118,7 +118,7 @@ def curves(title: str, x_label: str, y_label: str, series: Sequence[Curve]) -> s
     for tick in x_axis.ticks(6):
         parts.append(_text(x_axis(tick), height - bottom + 18, _tick(tick), "middle", "muted"))
     parts.append(_text((left + width - right) / 2, height - 8, x_label, "middle", "muted"))
-    parts.append(_text(left, top - 6, y_label, kind="muted"))
+    parts.append(_text(8, 34, y_label, kind="muted"))
     placed: list[float] = []
     for one in sorted(series, key=lambda s: float(s.y[-1]), reverse=True):
         points = " ".join(
@@ -151,7 +151,7 @@ def trajectories(
     axes = np.linalg.svd(truth - middle, full_matrices=False)[2]
     if len(axes) < 2:
         axes = np.eye(3)[:2]
-    side, margin, width, height = 260.0, 18.0, 300.0, 300.0
+    side, margin = 300.0, 8.0
     flat = (truth - middle) @ axes[:2].T
     mapped = np.zeros((0, 2))
     known = np.isfinite(predicted).all(axis=1)
@@ -176,7 +176,7 @@ def trajectories(
     parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="dot"/>' for x, y in places]
     parts.append("</g>")
     parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="truth"/>' for x, y in true_places]
-    return _svg(width, height, parts, label)
+    return _svg(side + 2 * margin, side + 2 * margin, parts, label)
 
 
 def _path(places: Sequence[tuple[float, float]], kind: str) -> str:

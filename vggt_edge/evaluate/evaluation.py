@@ -63,9 +63,9 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics that any method has a value of, in the protocol's order."""
+        """Names of the metrics that any method has a value of: the protocol's, then the rest."""
         names = (name for one in self.results for row in one.scores.values() for name in row)
-        return list(dict.fromkeys(names))
+        return sorted(dict.fromkeys(names), key=lambda name: name in ("focal_error", "found"))
 
     def summary(self, result: Result) -> dict[str, Interval]:
         """Metric to its mean over recordings, as the protocol averages, with its interval."""

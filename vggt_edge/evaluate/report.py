@@ -118,10 +118,11 @@ def _table(evaluation: Evaluation, names: Sequence[str]) -> str:
 
 
 def _best(evaluation: Evaluation, name: str) -> set[int]:
-    """Columns whose mean is the best one, unless all are equal."""
+    """Columns whose mean is the best of those over as many recordings, unless all are equal."""
     means = [evaluation.summary(result).get(name) for result in evaluation.results]
-    known = {index: one.mean for index, one in enumerate(means) if one}
-    if len(set(known.values())) < 2:
+    most = max((one.sequences for one in means if one), default=0)
+    known = {index: one.mean for index, one in enumerate(means) if one and one.sequences == most}
+    if len(set(known.values())) < 2 or name == "found":
         return set()
     top = (max if table.metric(name).higher_is_better else min)(known.values())
     return {index for index, mean in known.items() if mean == top}
@@ -263,23 +264,27 @@ def _spread(images: np.ndarray, count: int) -> Iterator[np.ndarray]:
 
 def _recordings(evaluation: Evaluation) -> str:
     wanted = ("auc30", "auc5", "abs_rel", "delta1", "ate_relative", "acc_mean", "comp_mean")
-    names: Sequence[str] = [name for name in wanted if name in evaluation.metrics]
+    columns = [
+        (name, [result for result in evaluation.results if result.values(name)])
+        for name in wanted
+        if name in evaluation.metrics
+    ]
     head = "".join(
-        f'<th colspan="{len(evaluation.results)}">{html.escape(table.metric(name).title)}</th>'
-        for name in names
+        f'<th class="first" colspan="{len(results)}">{html.escape(table.metric(name).title)}</th>'
+        for name, results in columns
     )
     methods = "".join(
-        f'<th class="number">{html.escape(result.method.name)}</th>'
-        for _ in names
-        for result in evaluation.results
+        f'<th class="number{" first" * (index == 0)}">{html.escape(result.method.name)}</th>'
+        for _, results in columns
+        for index, result in enumerate(results)
     )
     rows = []
     for recording in evaluation.task.recordings:
         cells = []
-        for name in names:
-            for result in evaluation.results:
+        for name, results in columns:
+            for index, result in enumerate(results):
                 value = result.scores.get(recording.name, {}).get(name, float("nan"))
-                kind = "number baseline" if result.method.baseline else "number"
+                kind = "number" + " baseline" * result.method.baseline + " first" * (index == 0)
                 cells.append(f'<td class="{kind}">{table.value_text(value)}</td>')
         label = f"{recording.name} ({len(recording)})"
         rows.append(f"<tr><th>{html.escape(label)}</th>{''.join(cells)}</tr>")

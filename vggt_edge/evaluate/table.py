@@ -87,15 +87,15 @@ def value_text(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1e4 else "> 1e4"
 
 
-def interval_text(interval: Interval | None, signed: bool = False) -> str:
-    """Mean and interval: "0.123 [0.101, 0.140]"."""
+def interval_text(interval: Interval | None, recordings: int, signed: bool = False) -> str:
+    """Mean and interval: "0.123 [0.101, 0.140]", with "of 5" if it is of fewer recordings."""
     if interval is None:
         return "-"
     mean = value_text(interval.mean)
     mean = f"+{mean}" if signed and interval.mean > 0 else mean
-    if not math.isfinite(interval.low):
-        return mean
-    return f"{mean} [{value_text(interval.low)}, {value_text(interval.high)}]"
+    if math.isfinite(interval.low):
+        mean += f" [{value_text(interval.low)}, {value_text(interval.high)}]"
+    return f"{mean} of {interval.sequences}" if interval.sequences < recordings else mean
 
 
 def heading(evaluation: Evaluation) -> str:
@@ -123,11 +123,12 @@ def cells(evaluation: Evaluation, metrics: Sequence[str]) -> list[list[str]]:
         shown = metric(name)
         arrow = "↑" if shown.higher_is_better else "↓"
         title = f"{shown.title}{f' ({shown.unit})' * bool(shown.unit)} {arrow}"
-        row = [title, *(interval_text(summary.get(name)) for summary in summaries)]
+        most = max(summary[name].sequences for summary in summaries if name in summary)
+        row = [title, *(interval_text(summary.get(name), most) for summary in summaries)]
         if deltas:
             delta = deltas.get(name)
             mark = " *" if delta and delta.excludes_zero else ""
-            row.append(interval_text(delta, signed=True) + mark)
+            row.append(interval_text(delta, most, signed=True) + mark)
         rows.append(row)
     return rows
 
@@ -156,5 +157,6 @@ def notes(evaluation: Evaluation) -> list[str]:
     if evaluation.deltas() and several:
         found.append("* the interval of the difference, paired by recording, excludes zero")
     found.append(f"protocol {evaluation.task.protocol.name}: {evaluation.task.protocol.beside}")
+    found.append("of N: a mean of N recordings only, where others have more; no fair comparison")
     found += [f"no {name} row: {reason}" for name, reason in evaluation.left_out.items()]
     return found
