@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import evaluate, write
+    from .attention import make_sparse
     from .errors import VGGTEdgeError
     from .images import load_source, read_views
     from .predict import predict
     from .scene.full_resolution import full_resolution
     from .scene.reconstruct import reconstruct
+    from .stream import predict_stream
     from .types import Cameras, Prediction, Scene, Views
     from .weights import from_upstream, load, save
 
@@ -39,7 +41,9 @@ _HOMES = {
     "full_resolution": "scene.full_resolution",
     "load": "weights",
     "load_source": "images",
+    "make_sparse": "attention",
     "predict": "predict",
+    "predict_stream": "stream",
     "read_views": "images",
     "reconstruct": "scene.reconstruct",
     "save": "weights",
@@ -57,7 +61,9 @@ __all__ = [
     "full_resolution",
     "load",
     "load_source",
+    "make_sparse",
     "predict",
+    "predict_stream",
     "read_views",
     "reconstruct",
     "save",
