@@ -39,7 +39,9 @@ def make_walk(frames: int, turns: float = 1.0, height: int = 20, width: int = 28
     )
     unit = geometry.unproject(np.ones((frames, height, width)), cameras.intrinsics, poses)
     depth = np.stack([trace_corridor(c, u - c) for c, u in zip(cameras.centers, unit, strict=True)])
-    hit = cameras.centers[:, None, None] + (unit - cameras.centers[:, None, None]) * depth[..., None]
+    hit = (
+        cameras.centers[:, None, None] + (unit - cameras.centers[:, None, None]) * depth[..., None]
+    )
     images = np.clip(127 + 60 * np.sin(4 * hit) + 40 * np.sin(11 * hit), 0, 255).astype(np.uint8)
     views = Views.from_images(images, tuple(f"{i:04d}" for i in range(frames)))
     confidence = np.ones_like(depth, dtype=np.float32)
@@ -57,12 +59,14 @@ def similarity_of(truth: Prediction, reach: float = 1.5) -> np.ndarray:
 class Oracle:
     """Predicts the truth of views, known by name, in the first one's frame at a scale of its own.
 
+    ``drift`` stretches each call along its way, by this share at its last frame, as networks do.
     ``noise`` spoils each call: depth and position of each frame by this share, rotation by as many
     radians. ``outliers`` is the share of pixels with a random depth. ``fail`` names views whose
     passes fail, each so many times.
     """
 
     truth: Prediction
+    drift: float = 0.0
     noise: float = 0.0
     outliers: float = 0.0
     fail: dict[str, int] = field(default_factory=dict)
@@ -81,6 +85,13 @@ class Oracle:
         poses = self.truth.cameras.camera_from_world[frames]
         poses = geometry.compose_rigid(poses, geometry.invert_rigid(poses[0]))
         depth = self.truth.depth[frames].astype(np.float64)
+        if self.drift:
+            stretch = 1 + self.drift * np.argsort(np.argsort(frames)) / len(frames)
+            pose = geometry.invert_rigid(poses)
+            steps = np.diff(pose[np.argsort(frames), :, 3], axis=0, prepend=0)
+            walked = np.cumsum(steps * np.sort(stretch)[:, None], axis=0)
+            pose[np.argsort(frames), :, 3] = walked
+            poses, depth = geometry.invert_rigid(pose), depth * stretch[:, None, None]
         if self.noise:
             turn = rng.normal(0, self.noise, (len(frames), 4)) * [0.5, 0.5, 0.5, 0] + [0, 0, 0, 1]
             move = rng.normal(0, self.noise, (len(frames), 3, 1))

@@ -231,14 +231,14 @@ def _lend(
             tree.append(pair)
     home_of = {frame: number for number, home in enumerate(homes) for frame in home}
     guests: list[list[int]] = [[] for _ in homes]
-    for wanted in (min(_LEAST_SHARED, overlap), overlap):
+    for wanted, within in ((min(_LEAST_SHARED, overlap), False), (overlap, True)):
         for pair in tree:
             shared = sum(_shared(guests, home_of, pair))
             for frame in _inwards(near, contacts[pair], home_of, wanted):
                 if shared >= wanted:
                     break
                 host = pair[1] if home_of[frame] == pair[0] else pair[0]
-                full = len(homes[host]) + len(guests[host]) >= size and wanted == overlap
+                full = within and len(homes[host]) + len(guests[host]) >= size
                 if frame not in guests[host] and not full:
                     guests[host].append(frame)
                     shared += 1

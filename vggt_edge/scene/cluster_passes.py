@@ -1,0 +1,151 @@
+"""Forward passes over clusters, through an executor: resumed, retried once, failures named."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import VGGTEdgeError
+from ..model.vggt import VGGT
+from ..predict import predict
+from ..types import Prediction, Views
+from .cluster_store import ClusterStore
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Predictor = Callable[[Views], Prediction]
+
+# What may go wrong in one pass and not in the next; anything else is a mistake in the code.
+_FAILURES = (
+    VGGTEdgeError,
+    RuntimeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    OSError,
+)
+
+
+class Executor(Protocol):
+    """Something that maps a function over items, here or on other machines."""
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
+        """Results in the order of the items, as they come.
+
+        The function is pure and can be pickled, so an item may be run again elsewhere. Items are
+        best drawn as needed: each holds the pixels of a cluster.
+        """
+        ...
+
+
+class Here:
+    """The executor of one process: one item after the other."""
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Lazily, in order."""
+        return map(function, items)
+
+
+class ModelPredictor:
+    """A network as a predictor: camera and depth of a set of views in one pass."""
+
+    def __init__(self, model: VGGT) -> None:
+        self.model = model
+
+    def __call__(self, views: Views) -> Prediction:
+        """Predict."""
+        return predict(self.model, views, heads=("camera", "depth"))
+
+    @property
+    def identity(self) -> str:
+        """Says which network this is: its configuration and a sample of each of its tensors."""
+        digest = hashlib.sha256(repr(self.model.config).encode())
+        for name, tensor in self.model.state_dict().items():
+            flat = tensor.detach().flatten()
+            sample = flat[:: max(1, len(flat) // 16)][:16].double().cpu().numpy()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(sample.tobytes())
+        return digest.hexdigest()
+
+
+def identity_of(predictor: Predictor) -> str:
+    """The predictor's own ``identity``, or else its name."""
+    own = getattr(predictor, "identity", None)
+    named = getattr(predictor, "__qualname__", type(predictor).__qualname__)
+    return own if isinstance(own, str) else f"{type(predictor).__module__}.{named}"
+
+
+def run_passes(
+    predictor: Predictor,
+    views: Views,
+    passes: Sequence[Sequence[int]],
+    store: ClusterStore,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> dict[int, str]:
+    """Predict every pass that is not in the store yet, and put it there.
+
+    Args:
+        predictor: for a set of views, their cameras and depth.
+        views: all views.
+        passes: the views of each pass, by number.
+        store: where predictions are kept.
+        executor: who runs the passes; this process when None.
+        progress: show a bar on standard error for work over two seconds.
+
+    Returns:
+        Passes that failed twice, and why.
+
+    Raises:
+        OutputError: a prediction cannot be written; what was written before is found by a rerun.
+    """
+    executor = executor or Here()
+    attempt = functools.partial(_attempt, predictor)
+    failed: dict[int, str] = {}
+    pending = [
+        number for number, frames in enumerate(passes) if store.load(views[list(frames)]) is None
+    ]
+    with tqdm(
+        total=len(passes),
+        initial=len(passes) - len(pending),
+        desc="clusters",
+        unit="pass",
+        delay=2,
+        leave=False,
+        disable=not progress,
+    ) as bar:
+        for last in (False, True):
+            failed = {}
+            items = (views[list(passes[number])] for number in pending)
+            for number, outcome in zip(pending, executor.map(attempt, items), strict=True):
+                if isinstance(outcome, str):
+                    failed[number] = outcome
+                else:
+                    store.save(outcome)
+                bar.update(last or not isinstance(outcome, str))
+            pending = list(failed)
+    return failed
+
+
+def _attempt(predictor: Predictor, views: Views) -> Prediction | str:
+    """One pass, or in a line why there is none."""
+    try:
+        prediction = predictor(views)
+        _check(prediction)
+    except _FAILURES as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return prediction
+
+
+def _check(prediction: Prediction) -> None:
+    cameras, depth = prediction.cameras, prediction.depth
+    if cameras is None or depth is None:
+        raise ValueError("the prediction lacks cameras or depth")
+    if not (np.isfinite(cameras.camera_from_world).all() and np.isfinite(depth).any()):
+        raise ValueError("the prediction is not finite")
