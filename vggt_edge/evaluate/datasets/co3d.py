@@ -44,7 +44,6 @@ UNSEEN = (
 )
 """The 10 categories that PoseDiffusion and RelPose++ never trained on."""
 MIN_QUALITY = 0.5
-MIN_FRAMES = 50
 MAX_TRANSLATION = 1e5
 _FLIP = np.diag([-1.0, -1.0, 1.0])
 
@@ -67,8 +66,8 @@ def read(root: Path, split: str) -> list[Recording]:
     Frames keep the order of the annotation, by which the published script draws. Where
     ``CATEGORY_test.jgz`` of the VGGT evaluation's preprocessing lies in the root it is read in
     place of the much larger annotations; it holds no depth. Left out, as by that script, are
-    sequences of fewer than 50 frames or with a translation that sums to above 1e5, and those whose
-    pictures are not there. The world's unit is COLMAP's.
+    sequences with a translation that sums to above 1e5, and those whose pictures are not there; how
+    many frames it takes is the protocol's to say. The world's unit is COLMAP's.
 
     Raises:
         InputError: the root is missing or not of this layout, a file is malformed.
@@ -88,7 +87,7 @@ def read(root: Path, split: str) -> list[Recording]:
         for name in sorted(sequences):
             frames = sequences[name]
             too_far = any(_FLIP.diagonal() @ f.pose[:, 3] > MAX_TRANSLATION for f in frames)
-            if len(frames) < MIN_FRAMES or too_far:
+            if too_far:
                 continue
             if not SAFE_NAME.fullmatch(name):
                 raise malformed(packed, f"a sequence is called {name!r}")
@@ -105,6 +104,7 @@ def _packed(path: Path) -> dict[str, list[_Frame]]:
         return {
             name: [_frame(f["filepath"], f, None, None) for f in frames]
             for name, frames in read_json(path).items()
+            if frames
         }
 
 

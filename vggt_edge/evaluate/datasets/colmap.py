@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError
-from ...outputs import colmap as colmap_model
 from ...types import Cameras
-from .. import ply_points
+from .. import colmap_cameras, ply_points
 from ..dataset_files import (
     check_root,
     malformed,
@@ -43,46 +41,34 @@ def read(root: Path, split: str) -> list[Recording]:
         InputError: the root is missing or has no model, a model is malformed or distorted.
     """
     root = check_root(DATASET, root, split)
-    folders = [root] if _is_model(root) else sorted(f for f in root.iterdir() if _is_model(f))
-    if not folders:
+    model = colmap_cameras.find(root)
+    if model is not None:
+        return [_recording(root, model)]
+    found = [(f, m) for f in sorted(root.iterdir()) if (m := colmap_cameras.find(f)) is not None]
+    if not found:
         raise wrong_root(DATASET, root, "holds no COLMAP model")
-    return [_recording(folder) for folder in folders]
+    return [_recording(folder, model) for folder, model in found]
 
 
-def _is_model(folder: Path) -> bool:
-    places = (folder / "sparse" / "0", folder / "sparse", folder)
-    return any((place / f"cameras{s}").is_file() for place in places for s in (".bin", ".txt"))
-
-
-def _recording(folder: Path) -> Recording:
-    model = colmap_model.read(folder)
-    if not len(model):
-        raise InputError(f"{folder}: the COLMAP model has no images; map them again")
+def _recording(folder: Path, model: Path) -> Recording:
+    names, declared = colmap_cameras.read(model)
     pictures = folder / "images" if (folder / "images").is_dir() else folder
-    order = sorted(range(len(model)), key=model.names.__getitem__)
-    paths, intrinsics, sizes = [], [], []
-    for i in order:
-        parts = Path(model.names[i]).parts
-        if ".." in parts or Path(model.names[i]).is_absolute():
-            raise malformed(folder, f"the image name {model.names[i]!r} leaves the folder")
-        path = pictures / model.names[i]
-        size = picture_size(path)
-        height, width = (int(v) for v in model.cameras.sizes[i])
+    paths = tuple(pictures / name for name in names)
+    sizes = [picture_size(path) for path in paths]
+    intrinsics = []
+    for k, (height, width), size, path in zip(
+        declared.intrinsics, declared.sizes.tolist(), sizes, paths, strict=True
+    ):
         with parsing(path, "the picture of its COLMAP camera"):
-            intrinsics.append(resized(model.cameras.intrinsics[i], (height, width), size))
-        paths.append(path)
-        sizes.append(size)
-    cameras = Cameras(np.stack(intrinsics), model.cameras.camera_from_world[order], np.array(sizes))
-    maps = folder / "stereo" / "depth_maps"
-    depths = [maps / f"{model.names[i]}.geometric.bin" for i in order]
+            intrinsics.append(resized(k, (height, width), size))
+    depths = [folder / "stereo" / "depth_maps" / f"{name}.geometric.bin" for name in names]
+    fused = folder / "fused.ply"
     return Recording(
         safe_name(folder.resolve().name),
-        tuple(paths),
-        cameras,
+        paths,
+        Cameras(np.stack(intrinsics), declared.camera_from_world, np.array(sizes)),
         depth=(lambda i: read_map(depths[i])) if all(d.is_file() for d in depths) else None,
-        points=(lambda: ply_points.read(folder / "fused.ply"))
-        if (folder / "fused.ply").is_file()
-        else None,
+        points=(lambda: ply_points.read(fused)) if fused.is_file() else None,
         units="arbitrary",
     )
 
@@ -111,7 +97,7 @@ DATASET = Dataset(
     fetch=(
         "any pictures that COLMAP has posed (`colmap automatic_reconstructor`, then `colmap "
         "image_undistorter` where lenses are distorted); the root then holds images/ and "
-        "sparse/0/cameras, images and points3D as .bin or .txt, or folders of this kind"
+        "sparse/0/cameras and images as .bin or .txt, or folders of this kind"
     ),
     splits=("all",),
     read=read,

@@ -18,10 +18,8 @@ import numpy as np
 
 from ... import geometry
 from ...errors import InputError
-from ...outputs import colmap_text
-from ...outputs.colmap_records import MalformedError
 from ...types import Cameras
-from .. import ply_points
+from .. import colmap_cameras, ply_points
 from ..dataset_files import (
     check_root,
     malformed,
@@ -75,7 +73,7 @@ def read(root: Path, split: str) -> list[Recording]:
 
 
 def _published(folder: Path) -> Recording:
-    names, cameras = _calibration(folder / "dslr_calibration_undistorted")
+    names, cameras = colmap_cameras.read(folder / "dslr_calibration_undistorted")
     paths = tuple(folder / "images" / name for name in names)
     depths = [folder / "ground_truth_depth" / "dslr_images" / path.name for path in paths]
     lens_file = folder / "dslr_calibration_jpg" / "cameras.txt"
@@ -98,39 +96,6 @@ def _published(folder: Path) -> Recording:
     )
 
 
-def _calibration(folder: Path) -> tuple[list[str], Cameras]:
-    """Picture names below ``images`` and cameras. points3D.txt is not needed and not read."""
-    try:
-        records = colmap_text.decode_cameras(read_bytes(folder / "cameras.txt"))
-    except MalformedError as error:
-        raise malformed(folder / "cameras.txt", str(error)) from None
-    try:
-        images = colmap_text.decode_images(read_bytes(folder / "images.txt"))
-    except MalformedError as error:
-        raise malformed(folder / "images.txt", str(error)) from None
-    with parsing(folder / "images.txt", "a list of posed images"):
-        row = {int(camera): i for i, camera in enumerate(records.ids)}
-        order = sorted(range(len(images.names)), key=images.names.__getitem__)
-        cameras = [row[int(images.camera_ids[i])] for i in order]
-        poses = [_pose(images.poses[i]) for i in order]
-        if not poses:
-            raise ValueError("it lists none")
-        for i in order:
-            if ".." in Path(images.names[i]).parts or Path(images.names[i]).is_absolute():
-                raise ValueError(f"the path {images.names[i]!r} leaves the dataset")
-    intrinsics = np.stack([pinhole(*records.params[i]) for i in cameras])
-    sizes = records.sizes[cameras][:, ::-1]
-    return [images.names[i] for i in order], Cameras(intrinsics, np.stack(poses), sizes)
-
-
-def _pose(record: np.ndarray) -> np.ndarray:
-    record = numbers(record, 7)
-    if abs(np.linalg.norm(record[:4]) - 1) > 0.01:
-        raise ValueError("a rotation is not a unit quaternion")
-    rotation = geometry.quaternion_to_matrix(record[[1, 2, 3, 0]])
-    return np.concatenate([rotation, record[4:, None]], axis=1)
-
-
 @functools.lru_cache(maxsize=4)
 def _lenses(folder: Path) -> dict[str, tuple[tuple[int, int], np.ndarray]]:
     """File name of each distorted picture to its (height, width) and 12 lens parameters."""
@@ -146,10 +111,7 @@ def _lenses(folder: Path) -> dict[str, tuple[tuple[int, int], np.ndarray]]:
             cameras[int(items[0])] = size, numbers([float(v) for v in items[4:]], 12)
     lenses = {}
     path = folder / "images.txt"
-    try:
-        images = colmap_text.decode_images(read_bytes(path))
-    except MalformedError as error:
-        raise malformed(path, str(error)) from None
+    images = colmap_cameras.decode_images(path)
     with parsing(path, "a list of posed images"):
         for name, camera in zip(images.names, images.camera_ids.tolist(), strict=True):
             lenses[Path(name).name] = cameras[camera]
