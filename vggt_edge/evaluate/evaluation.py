@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ class Evaluation:
 
     def summary(self, result: Result) -> dict[str, Interval]:
         """Metric to its mean over recordings, as the protocol averages, with its interval."""
-        return bootstrap.summarize(result.scores, self.task.protocol.average)
+        return self._summaries[result.method.name]
+
+    @cached_property
+    def _summaries(self) -> dict[str, dict[str, Interval]]:
+        average = self.task.protocol.average
+        return {one.method.name: bootstrap.summarize(one.scores, average) for one in self.results}
 
     def deltas(self) -> dict[str, Interval]:
         """Metric to second model minus first, paired by recording; nothing with one model."""
