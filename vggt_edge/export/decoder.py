@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model import dense
-from .layers import Normalize, linear
+from .layers import Normalize, linear, numbered
 from .shape import Form
 
 
@@ -150,8 +150,10 @@ class DenseHead(nn.Module):
         patch, scratch = source.patch_size, source.scratch
         projects = [cast(nn.Conv2d, conv) for conv in source.projects]
         self.norm = Normalize(source.norm.eps, form.norm_gain)
-        self.projects = nn.ModuleList(
-            linear(conv.weight.flatten(1), conv.bias, source.norm) for conv in projects
+        numbered(
+            self,
+            "project",
+            (linear(conv.weight.flatten(1), conv.bias, source.norm) for conv in projects),
         )
         for level, conv in enumerate(projects):
             table = dense.add_position(torch.zeros(1, conv.out_channels, rows, cols), cols / rows)
@@ -160,14 +162,15 @@ class DenseHead(nn.Module):
         self.spread4 = Spread(cast(nn.ConvTranspose2d, four))
         self.spread2 = Spread(cast(nn.ConvTranspose2d, two))
         self.shrink = half
-        self.adapt = nn.ModuleList(getattr(scratch, f"layer{level}_rn") for level in range(1, 5))
+        numbered(self, "adapt", (getattr(scratch, f"layer{level}_rn") for level in range(1, 5)))
         halved = ((rows + 1) // 2, (cols + 1) // 2)
         sizes = [(8 * rows, 8 * cols), (4 * rows, 4 * cols), (2 * rows, 2 * cols), self.grid]
         sizes.append(halved)
-        self.fusions = nn.ModuleList(
+        fusions = (
             Fusion(getattr(scratch, f"refinenet{level}"), sizes[level], sizes[level - 1], form)
             for level in range(1, 5)
         )
+        numbered(self, "fusion", fusions)
         self.enlarge = Enlarge(scratch.output_conv1, sizes[0], (rows * patch, cols * patch), form)
         self.output_conv = scratch.output_conv2[0]
         last = cast(nn.Conv2d, scratch.output_conv2[2])
@@ -179,20 +182,22 @@ class DenseHead(nn.Module):
         """Four maps (V, features, h, w), fine to coarse."""
         found = []
         for level, tap in enumerate(taps):
-            x = self.projects[level](self.norm(tap.flatten(0, 1))).unflatten(0, tap.shape[:2])
+            x = self.get_submodule(f"project{level}")(self.norm(tap.flatten(0, 1))).unflatten(
+                0, tap.shape[:2]
+            )
             x = (x + getattr(self, f"position{level}")).unflatten(1, self.grid)
             if level < 2:
                 x = (self.spread4, self.spread2)[level](x)
             x = x.permute(0, 3, 1, 2)
-            found.append(self.adapt[level](self.shrink(x) if level == 3 else x))
+            found.append(self.get_submodule(f"adapt{level}")(self.shrink(x) if level == 3 else x))
         return found
 
     def forward(self, *taps: Tensor) -> tuple[Tensor, ...]:
         """Four (V, rows * cols, 2 * width) taps to (V, H, W, 1) depth and confidence."""
         fine = self.maps(taps)
-        x = self.fusions[3](fine[3])
+        x = self.get_submodule("fusion3")(fine[3])
         for level in (2, 1, 0):
-            x = self.fusions[level](x, fine[level])
+            x = self.get_submodule(f"fusion{level}")(x, fine[level])
         x = F.relu(self.output_conv(self.enlarge(x)))
         depth = self.depth(x).exp().permute(0, 2, 3, 1)
         if not self.confidence:

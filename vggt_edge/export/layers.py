@@ -9,6 +9,8 @@ matrix, as the linears of every runtime want them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,18 @@ def scaled(source: nn.Linear, scale: layers.LayerScale) -> nn.Linear:
     """A linear with the LayerScale that follows it folded in."""
     gamma = scale.gamma.detach().float()
     return linear(source.weight.float() * gamma[:, None], source.bias.float() * gamma)
+
+
+def numbered(parent: nn.Module, name: str, modules: Iterable[nn.Module]) -> list[str]:
+    """Make modules children called ``name0``, ``name1`` and so on; their names.
+
+    Not a ModuleList, of which a converter's operator names keep the number alone.
+    """
+    names = []
+    for index, module in enumerate(modules):
+        names.append(f"{name}{index}")
+        parent.add_module(names[-1], module)
+    return names
 
 
 class Normalize(nn.Module):

@@ -24,7 +24,7 @@ from ..model.camera import CameraHead
 from ..model.rope import rotary_tables
 from ..model.vggt import VGGT
 from .decoder import DenseHead
-from .layers import Block, Norm, Rotary, linear
+from .layers import Block, Norm, Rotary, linear, numbered
 from .shape import Form, Shape, check_outputs
 
 
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         special = torch.cat([cls, source.register_tokens.float()], dim=1).detach()
         self.special = special.shape[1]
         self.register_buffer("tokens", special.repeat(shape.views, 1, 1))
-        self.blocks = nn.ModuleList(Block(block, shape.views, form) for block in blocks)
+        self.blocks = numbered(self, "block", (Block(b, shape.views, form) for b in blocks))
         self.norm = Norm(source.norm, form)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ class Encoder(nn.Module):
         x = self.patches(images).flatten(2).transpose(1, 2) + self.position
         x = torch.cat([self.tokens, x], dim=1)
         shape, x = x.shape, x.flatten(0, 1)
-        for block in self.blocks:
-            x = block(x)
+        for name in self.blocks:
+            x = self.get_submodule(name)(x)
         return self.norm(x.reshape(shape)[:, self.special :])
 
 
@@ -89,12 +89,10 @@ class Trunk(nn.Module):
         tables = rotary_tables(layout, config.width // config.attention_heads)
         self.register_buffer("tokens", source.special_tokens(1, shape.views)[0].detach())
         within, across = Rotary(tables, 1), Rotary(tables, shape.views)
-        # Modules of their own names and not lists: a converter names operators by the last part.
-        for index in range(config.depth):
-            frame = cast(layers.Block, source.frame_blocks[index])
-            everything = cast(layers.Block, source.global_blocks[index])
-            self.add_module(f"frame{index}", Block(frame, shape.views, form, within))
-            self.add_module(f"global{index}", Block(everything, 1, form, across))
+        frames = cast("Iterable[layers.Block]", source.frame_blocks)
+        everything = cast("Iterable[layers.Block]", source.global_blocks)
+        numbered(self, "frame", (Block(b, shape.views, form, within) for b in frames))
+        numbered(self, "global", (Block(b, 1, form, across) for b in everything))
 
     def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
         """(V, rows * cols, width) tokens to four taps (V, rows * cols, 2 * width), if dense,
@@ -123,9 +121,8 @@ class Camera(nn.Module):
         super().__init__()
         self.iterations = source.iterations
         self.token_norm = Norm(source.token_norm, form)
-        self.blocks = nn.ModuleList(
-            Block(cast(layers.Block, block), 1, form) for block in source.trunk
-        )
+        blocks = cast("Iterable[layers.Block]", source.trunk)
+        self.blocks = numbered(self, "block", (Block(block, 1, form) for block in blocks))
         self.trunk_norm = Norm(source.trunk_norm, form)
         self.adaln_norm = Norm(source.adaln_norm, form)
         embed, modulation = source.embed_pose, cast(nn.Linear, source.poseLN_modulation[1])
@@ -154,8 +151,8 @@ class Camera(nn.Module):
     ) -> Tensor:
         """One pass: (V, 9) to be added to what it was conditioned on."""
         x = tokens + gate * (normed * (scale + 1) + shift)
-        for block in self.blocks:
-            x = block(x)
+        for name in self.blocks:
+            x = self.get_submodule(name)(x)
         return self.fc2(nn.functional.gelu(self.fc1(self.trunk_norm(x))))
 
     def forward(self, camera_tokens: Tensor) -> Tensor:
