@@ -160,6 +160,8 @@ def rigid(matrix: object) -> np.ndarray:
         ValueError: it is no such matrix.
     """
     rows = np.asarray(matrix, dtype=np.float64)
+    if rows.shape not in ((3, 4), (4, 4)):
+        raise ValueError(f"a pose has the shape {rows.shape}, not 3x4 or 4x4")
     pose = numbers(rows[:3], 3, 4)
     rotation = pose[:, :3]
     # The limits keep the products below from overflowing.

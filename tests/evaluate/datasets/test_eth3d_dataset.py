@@ -192,3 +192,24 @@ def test_damage_gives_one_line(tmp_path, world):
         with pytest.raises(InputError, match="images.txt") as caught:
             eth3d.read(tmp_path, "train")
         assert "\n" not in str(caught.value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 200), st.text(max_size=20) | st.sampled_from(["nan", "1e308", "<", "-"]))
+def test_odd_alignments_never_do_worse_than_one_line(tmp_path_factory, at, text):
+    root = tmp_path_factory.getbasetemp() / "odd_alignment"
+    folder = root / "courtyard" / "dslr_scan_eval"
+    if not folder.is_dir():
+        write(root, make_world(views=3, height=72, width=96))
+        folder.mkdir()
+        write_ply(folder / "scan1.ply", np.eye(3), text=False)
+    whole = (
+        '<MLMesh label="scan1.ply" filename="scan1.ply">\n<MLMatrix44>\n'
+        "1 0 0 0 \n0 1 0 0 \n0 0 1 0 \n0 0 0 1 \n</MLMatrix44>\n</MLMesh>\n"
+    )
+    (folder / "scan_alignment.mlp").write_text(whole[:at] + text + whole[at:], "utf-8")
+    (recording,) = eth3d.read(root, "train")
+    try:
+        assert np.isfinite(recording.points()).all()
+    except InputError as error:
+        assert "\n" not in str(error) and str(folder) in str(error)
