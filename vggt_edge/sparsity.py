@@ -119,6 +119,15 @@ class Sparsity:
         listed = tuple(tuple(sorted({*one, *chosen})) for one in neighbours)
         return SparsePlan(views, layers, camera, chosen, listed)
 
+    def largest(self, views: int, depth: int) -> SparsePlan | None:
+        """A plan that needs as much memory as any for so many views; None when dense."""
+        mode = self.mode_for(views)
+        if mode == "dense":
+            return None
+        # In a graph of neighbours a view may be everybody's: keys of all are held in any case.
+        some = range(min(self.anchors, views))
+        return self.plan(views, depth, anchors=some, neighbours=[range(views)] * views)
+
     def _layers(
         self, depth: int, split: tuple[float, float], thinned: LayerPlan, late: LayerPlan
     ) -> tuple[LayerPlan, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,14 @@ from .report import DeviceOption, DtypeOption, JsonOption, finish, on_terminal
 
 FORMATS_HELP = (
     "Comma-separated, of glb, ply, html (a 3D viewer), colmap, colmap-text, transforms "
-    "(nerfstudio), npz, depth (16-bit PNG), exr, rerun."
+    "(nerfstudio), npz, depth (16-bit PNG), exr, rerun. By default glb,html,colmap; with --stream "
+    "none."
+)
+ATTENTION_HELP = (
+    "Which views see which: dense (all see all), anchors (all see K views that cover the set, so "
+    "that cost no longer grows with the square of the views), covisible (each sees those most "
+    "alike; measured elsewhere to be inaccurate), covisible+anchors, avggt, merge, or auto (dense "
+    "up to 2 K views, then anchors)."
 )
 
 
@@ -35,8 +42,8 @@ def command(
         ),
     ] = "pocket",
     formats: Annotated[
-        str, typer.Option("--formats", "-f", help=FORMATS_HELP, metavar="NAMES")
-    ] = "glb,html,colmap",
+        str | None, typer.Option("--formats", "-f", help=FORMATS_HELP, metavar="NAMES")
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -104,6 +111,28 @@ def command(
             help="Write depth maps (formats depth, exr) at the size of the source pictures.",
         ),
     ] = False,
+    attention: Annotated[
+        str | None, typer.Option(help=ATTENTION_HELP, metavar="MODE", show_default="auto")
+    ] = None,
+    anchors: Annotated[int, typer.Option(help="K, how many anchors.", metavar="K", min=1)] = 25,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Run the anchors once, then all other views a few at a time: memory does not grow "
+            "with the views, each view's depth and camera are written to FOLDER as they come, and "
+            "the same command goes on where it was stopped.",
+        ),
+    ] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            help="Stream a growing folder, until nothing new has come for so many seconds. The "
+            "anchors are chosen from its first 2 K pictures.",
+            metavar="SECONDS",
+            min=0,
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
@@ -111,17 +140,33 @@ def command(
     """Turn pictures or video into a 3D scene."""
     # The libraries behind these take seconds to load; --help should not.
     from .. import api, memory, outputs
+    from ..attention import make_sparse
     from ..errors import InputError
     from ..files import check_writable
     from ..hardware import keep_heap, pick_device, pick_dtype
     from ..images import check_inputs, read_views
+    from ..live import watch as watch_folder
+    from ..outputs.frames import MANIFEST, read_stream
+    from ..scene.fuse import fuse
     from ..scene.reconstruct import reconstruct
+    from ..sparsity import Sparsity
     from ..weights import describe, load
+    from .streaming import run as run_stream
 
     begin = time.monotonic()
     # What is wrong with the options, the inputs and the output is said before the weights are
     # loaded, which can take minutes.
-    wanted = outputs.check_formats([name.strip() for name in formats.split(",") if name.strip()])
+    stream = stream or watch is not None
+    if formats is None:
+        formats = "" if stream else "glb,html,colmap"
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    wanted = outputs.check_formats(names) if names or not stream else ()
+    kind_of_attention = attention or ("anchors" if stream else "auto")
+    sparsity = Sparsity(kind_of_attention, anchors=anchors)
+    if stream and sparsity.mode not in ("anchors", "auto"):
+        raise InputError(f"--stream needs --attention anchors, not {sparsity.mode}")
+    if watch is not None and (len(inputs) != 1 or limit is not None):
+        raise InputError("--watch takes one folder and no --limit")
     if confidence_percentile >= 100:
         raise InputError(
             "--confidence-percentile 100 drops every point: give a percentile below 100"
@@ -132,59 +177,87 @@ def command(
     target = pick_device(device)
     keep_heap()
     precision = pick_dtype(dtype, target)
-    check_inputs(inputs)
+    if watch is None:
+        check_inputs(inputs)
     weights = describe(model)
     progress = on_terminal()
-    views = read_views(
-        inputs,
-        size=size or api.default_size(weights.config),
-        mode=mode,
-        patch=weights.config.patch_size,
-        fps=fps,
-        every=every,
-        limit=limit,
-        progress=progress,
-    )
+    size = size or api.default_size(weights.config)
+    patch = weights.config.patch_size
+    views = None
+    if watch is None:
+        views = read_views(
+            inputs,
+            size=size,
+            mode=mode,
+            patch=patch,
+            fps=fps,
+            every=every,
+            limit=limit,
+            progress=progress,
+        )
     heads = ("camera", "depth", "point") if point_head else ("camera", "depth")
     parameters = sum(weights.parameters[p] for p in ("aggregator", *(f"{h}_head" for h in heads)))
-    memory.require(
-        replace(weights.config, heads=heads),
-        len(views),
-        views.size,
-        precision.itemsize,
-        target,
-        weights=parameters * precision.itemsize,
-    )
+    if views is not None and not stream:
+        memory.require(
+            replace(weights.config, heads=heads),
+            len(views),
+            views.size,
+            precision.itemsize,
+            target,
+            weights=parameters * precision.itemsize,
+            plan=sparsity.largest(len(views), weights.config.depth),
+        )
     network = load(weights.path, heads=heads, device=target, dtype=precision)
-    scene = reconstruct(
-        network,
-        views,
-        percentile=confidence_percentile,
-        mask_sky=mask_sky,
-        mask_edges=mask_edges,
-        max_points=max_points,
-        min_consistent_views=min_consistent_views,
-        source="points" if point_head else "depth",
-        progress=progress,
-    )
-    written = api.write(scene, out, wanted, full_resolution=full_resolution)
+    make_sparse(network, sparsity.mode, k=sparsity.anchors)
+    keep: dict[str, Any] = {
+        "percentile": confidence_percentile,
+        "mask_sky": mask_sky,
+        "mask_edges": mask_edges,
+        "max_points": max_points,
+        "min_consistent_views": min_consistent_views,
+        "source": "points" if point_head else "depth",
+    }
+    streamed, scene = None, None
+    if stream or views is None:
+        source = (
+            views
+            if views is not None
+            else watch_folder(inputs[0], quiet=watch or 0.0, size=size, mode=mode, patch=patch)
+        )
+        streamed = run_stream(network, source, out, heads, progress)
+        if wanted:
+            scene = fuse(read_stream(out), **keep)
+        count, (height, width) = streamed.views, streamed.size
+    else:
+        scene = reconstruct(network, views, progress=progress, **keep)
+        count, (height, width) = len(views), views.size
+    written = api.write(scene, out, wanted, full_resolution=full_resolution) if scene else {}
     seconds = time.monotonic() - begin
-    height, width = views.size
-    column = max(len(str(path)) for path in written.values())
+    kind = "anchors" if stream else sparsity.mode_for(count)
+    results = {name: (path, outputs.FORMATS[name]) for name, path in written.items()}
+    if streamed:
+        results["stream"] = (out / MANIFEST, "cameras, a line a view; depth in frames/")
+    column = max(len(str(path)) for path, _ in results.values())
     lines = [
-        f"{len(views)} view{'s' * (len(views) != 1)} of {width}x{height}, "
-        f"{len(scene.points):,} points, {seconds:.1f} s",
-        *(f"  {path!s:<{column}}  {outputs.FORMATS[name]}" for name, path in written.items()),
+        f"{count} view{'s' * (count != 1)} of {width}x{height}, "
+        + (f"{len(scene.points):,} points, " if scene else "")
+        + (f"{count - streamed.new} of them there already, " if streamed else "")
+        + (f"attention: {kind}, " if kind != "dense" else "")
+        + f"{seconds:.1f} s",
+        *(f"  {path!s:<{column}}  {what}" for path, what in results.values()),
     ]
     data = {
-        "views": len(views),
+        "views": count,
         "width": width,
         "height": height,
-        "points": len(scene.points),
+        "points": len(scene.points) if scene else None,
         "seconds": round(seconds, 3),
         "model": str(weights.path),
         "device": str(target),
         "dtype": str(precision).removeprefix("torch."),
-        "outputs": {name: str(path) for name, path in written.items()},
+        "attention": kind,
+        "outputs": {name: str(path) for name, (path, _) in results.items()},
     }
+    if streamed:
+        data["new"] = streamed.new
     finish(lines, data, json)

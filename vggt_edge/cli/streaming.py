@@ -1,0 +1,46 @@
+"""The part of ``vggt-edge reconstruct --stream`` that runs views and keeps count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ..model.vggt import VGGT
+from ..outputs.frames import MANIFEST, write_stream
+from ..types import Prediction, Views
+
+
+class Streamed(NamedTuple):
+    """How many views a folder holds, how many of them this run added, and their (height, width)."""
+
+    views: int
+    new: int
+    size: tuple[int, int]
+
+
+def run(
+    network: VGGT,
+    source: Views | Iterable[Views],
+    out: Path,
+    heads: Sequence[str],
+    progress: bool,
+) -> Streamed:
+    """Stream a source into a folder, going on where it was stopped."""
+    total = len(source) if isinstance(source, Views) else None
+    new = 0
+    size = source.size if isinstance(source, Views) else (0, 0)
+    with tqdm(
+        total=total, desc="stream", unit="view", delay=2, leave=False, disable=not progress
+    ) as bar:
+        prediction: Prediction | None = None
+        for prediction in write_stream(network, source, out, heads=heads):
+            new += len(prediction.views)
+            bar.update(len(prediction.views))
+        if prediction is not None:
+            size = prediction.views.size
+    with (out / MANIFEST).open() as manifest:
+        views = sum(1 for _ in manifest) - 1
+    return Streamed(views, new, size)
