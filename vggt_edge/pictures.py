@@ -14,9 +14,10 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .errors import ImageError, MissingExtraError
 from .preprocess import Box, Size
@@ -90,6 +91,24 @@ def size_of(path: str, source: str | None = None) -> Size:
     with _opened(path, source or path) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def gps_of(path: str, source: str | None = None) -> dict[int, Any]:
+    """The EXIF GPS tags of a picture by their number, undecoded; empty when it has none.
+
+    Args:
+        path: the file.
+        source: how to call it in an error; ``path`` when None.
+
+    Raises:
+        ImageError: not a picture, damaged, or above 100 megapixels.
+        MissingExtraError: HEIC without pillow-heif.
+    """
+    with _opened(path, source or path) as image:
+        try:
+            return dict(Image.Image.getexif(image).get_ifd(ExifTags.IFD.GPSInfo))
+        except _DECODE_ERRORS:
+            return {}  # damaged metadata beside a picture that may be whole
 
 
 def read(

@@ -76,12 +76,9 @@ def robust_similarity(
     best = min(hypotheses, key=cost_of)
     for _ in range(_POLISH):
         errors = errors_of(best)
-        inside = errors <= 1
-        if inside.sum() < 3:
+        share = tukey(errors, weights)
+        if np.count_nonzero(share) < 3:
             break
-        spread = 1.4826 * _weighted_median(errors[inside], weights[inside])
-        cut = np.clip(_TUKEY * spread, 1e-7, 1.0)
-        share = np.maximum(1 - (errors / cut) ** 2, 0.0) ** 2
         try:
             polished = fit_similarity(source, target, weights * share / tolerance**2)
         except ValueError:
@@ -98,6 +95,23 @@ def robust_similarity(
     if inliers.sum() < 3 or not best.scale > 0:
         raise ValueError("no similarity that three pairs of points agree with")
     return RobustFit(best, errors, inliers)
+
+
+def tukey(errors: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """(N,) weights in [0, 1] of errors, in units of their tolerance, by their own spread.
+
+    Args:
+        errors: (N,) non-negative.
+        weights: (N,) importance of each in the spread; equal when None.
+    """
+    inside = errors <= 1
+    if not inside.any():
+        return np.zeros(len(errors))
+    importance = np.ones(len(errors)) if weights is None else weights
+    spread = 1.4826 * _weighted_median(errors[inside], importance[inside])
+    cut = np.clip(_TUKEY * spread, 1e-7, 1.0)
+    share: np.ndarray = np.maximum(1 - (errors / cut) ** 2, 0.0) ** 2
+    return share
 
 
 def _triples(
