@@ -127,7 +127,10 @@ def test_pictures_of_another_size_are_refused(tmp_path, world):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.text(st.sampled_from("0123456789.-+einf \n") | st.characters(), max_size=60), st.data())
+@given(
+    st.text(st.sampled_from("0123456789.-+einf \n") | st.characters(codec="utf-8"), max_size=60),
+    st.data(),
+)
 @example("nan", None)
 @example("1e999", None)
 def test_odd_camera_files_never_do_worse_than_one_line(tmp_path_factory, text, data):
