@@ -52,13 +52,13 @@ def test_any_similarity_is_found_among_outliers(seed, count, wrong):
     rng = np.random.default_rng(seed)
     truth, source = random_similarity(rng), rng.normal(size=(count, 3))
     target = truth.apply(source)
-    bad = rng.random(count) < wrong
+    bad = rng.permutation(count) < wrong * count
     target[bad] += 10 * truth.scale * rng.normal(size=(int(bad.sum()), 3))
     fit = robust_similarity(source, target, 0.05 * truth.scale)
     assert np.allclose(fit.similarity.scale, truth.scale, rtol=1e-6)
     assert np.allclose(fit.similarity.rotation, truth.rotation, atol=1e-6)
     assert np.allclose(fit.similarity.translation, truth.translation, atol=1e-5 * truth.scale)
-    assert fit.inliers[~bad].all() and fit.inliers.mean() >= 1 - wrong - 0.2
+    assert fit.inliers[~bad].all()
 
 
 def test_hopeless_points_are_refused():
