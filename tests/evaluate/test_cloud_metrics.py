@@ -150,6 +150,34 @@ def test_thinning_keeps_one_mean_a_voxel():
     assert sorted(map(tuple, found)) == [(0.05, 0, 0), (1.05, 0, 0), (5, 5, 5)]
 
 
+def test_as_open3d():
+    """The numbers of Open3D 0.20, whose ICP, normals and voxels the published scripts use.
+
+    They are frozen, as it needs system libraries: registration_icp within 0.1 from the identity,
+    estimate_normals() of both clouds, voxel_down_sample(0.05), with neighbours from cKDTree.
+    """
+    random = np.random.default_rng(0)
+    truth = random.uniform(0, 3, (4000, 3)) * [1, 1, 0.7]
+    truth[np.arange(4000), np.arange(4000) % 3] = 0
+    turn = Rotation.from_rotvec([0.01, -0.02, 0.015]).as_matrix()
+    points = (truth + random.normal(0, 0.02, (4000, 3))) @ turn.T + [0.02, 0, 0.01]
+    motion = clouds.icp(points, truth, 0.1)
+    assert motion.rotation[0] == pytest.approx([0.999676, 0.015159, 0.020445], abs=1e-6)
+    assert motion.translation == pytest.approx([-0.020707, 0.000471, -0.00868], abs=1e-6)
+    score = clouds.cloud_score(motion.apply(points), truth)
+    expected = {
+        "acc_mean": 0.02797976,
+        "acc_median": 0.02673018,
+        "comp_mean": 0.02666494,
+        "comp_median": 0.02560513,
+        "nc_mean": 0.99683390,
+        "nc_median": 0.99901751,
+    }
+    assert {name: score[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert len(clouds.thin(truth, 0.05)) == 3190
+    assert len(clouds.thin(points, 0.05)) == 3502
+
+
 def test_scipy_is_optional(monkeypatch):
     import sys
 

@@ -93,7 +93,7 @@ def icp(points: np.ndarray, truth: np.ndarray, reach: float) -> Similarity:
     before = (-1.0, -1.0)
     for step in range(ICP_STEPS + 1):
         moved = motion.apply(points)
-        distance, index = neighbours.query(moved, distance_upper_bound=reach)
+        distance, index = neighbours.query(moved, distance_upper_bound=reach, workers=-1)
         near = np.isfinite(distance)
         if near.sum() < 3:
             break
@@ -117,7 +117,7 @@ def estimate_normals(points: np.ndarray, neighbours: int = NEIGHBOURS) -> np.nda
         return normals
     for start in range(0, len(points), 1 << 15):
         part = slice(start, start + (1 << 15))
-        patch = points[search.query(points[part], k=count)[1]]
+        patch = points[search.query(points[part], k=count, workers=-1)[1]]
         patch = patch - patch.mean(axis=1, keepdims=True)
         normals[part] = np.linalg.eigh(np.swapaxes(patch, 1, 2) @ patch)[1][:, :, 0]
     return normals
@@ -147,8 +147,8 @@ def cloud_score(
         ValueError: a cloud without points.
     """
     points, truth = points.astype(np.float64), truth.astype(np.float64)
-    accuracy, nearest_truth = tree(truth).query(points)
-    completeness, nearest_point = tree(points).query(truth)
+    accuracy, nearest_truth = tree(truth).query(points, workers=-1)
+    completeness, nearest_point = tree(points).query(truth, workers=-1)
     if clip is not None:
         accuracy, completeness = np.minimum(accuracy, clip), np.minimum(completeness, clip)
     normals, true_normals = estimate_normals(points), estimate_normals(truth)
