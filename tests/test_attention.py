@@ -57,6 +57,22 @@ def test_half_precision(tiny_model, views):
     assert np.allclose(half.depth, exact.depth, rtol=0.05, atol=0.02)
 
 
+def test_a_second_network_can_tell_who_is_alike(tiny_model, views, monkeypatch):
+    other = torch.nn.Linear(1, 1)
+    asked = []
+
+    def described(network, some):
+        asked.append(network)
+        return unit(np.random.default_rng(0).normal(size=(len(some), 8)))
+
+    monkeypatch.setattr(retrieval, "descriptors", described)
+    names = list(tiny_model.state_dict())
+    plan_for(make_sparse(tiny_model, "anchors", k=2, retrieval=other), views)
+    assert list(tiny_model.state_dict()) == names
+    plan_for(make_sparse(tiny_model, "anchors", k=2), views)
+    assert asked == [other, tiny_model]
+
+
 def test_anchors_are_far_points_and_the_first_view(tiny_model, views):
     groups = [0, 0, 0, 1, 1, 2, 2]
     descriptors = unit(np.eye(3)[groups] + 0.01 * np.random.default_rng(0).normal(size=(7, 3)))

@@ -71,6 +71,7 @@ def reconstruct(weights, tmp_path, monkeypatch, capsys):
 def test_attention_modes(reconstruct, pictures, mode, kind):
     data = reconstruct(pictures, "-f", "ply", "--attention", mode, "--anchors", 3)
     assert data["attention"] == kind and data["views"] == VIEWS and data["points"] > 0
+    assert data["retrieval"] == (None if mode == "dense" else "tokens")
 
 
 def test_small_sets_stay_dense_by_default(reconstruct, pictures):
@@ -136,6 +137,7 @@ def test_killed_in_the_middle_it_goes_on(weights, pictures, tmp_path, reconstruc
     ("arguments", "message"),
     [
         (("--attention", "sparse"), "unknown attention mode 'sparse'"),
+        (("--retrieval", "wings"), "unknown retrieval 'wings': use tokens, megaloc"),
         (("--stream", "--attention", "dense"), "--stream needs --attention anchors"),
         (("--watch", "1", "--limit", "3"), "--watch takes one folder and no --limit"),
     ],

@@ -10,6 +10,7 @@ import numpy as np
 from . import covisibility, retrieval
 from .anchors import farthest_points
 from .errors import InputError
+from .model.megaloc import MegaLoc
 from .model.vggt import VGGT
 from .sparse_plan import SparsePlan
 from .sparsity import Sparsity
@@ -20,7 +21,14 @@ ANCHORED = ("anchors", "covisible+anchors")
 COVISIBLE = ("covisible", "covisible+anchors")
 
 
-def make_sparse(model: VGGT, mode: str = "anchors", *, k: int = 25, **dials: Any) -> VGGT:
+def make_sparse(
+    model: VGGT,
+    mode: str = "anchors",
+    *,
+    k: int = 25,
+    retrieval: MegaLoc | None = None,
+    **dials: Any,
+) -> VGGT:
     """Let ``predict`` thin out the global attention; weights stay as they are, float or compressed.
 
     Args:
@@ -28,6 +36,8 @@ def make_sparse(model: VGGT, mode: str = "anchors", *, k: int = 25, **dials: Any
         mode: of ``sparsity.MODES``: dense, anchors, covisible, covisible+anchors, avggt, merge or
             auto; see there for what each does and where it is from.
         k: how many anchors.
+        retrieval: tells which views are alike, from ``load_megaloc``; the model's own encoder when
+            None.
         dials: further fields of ``sparsity.Sparsity``: neighbours, threshold, stride, split,
             merged, dense_up_to, camera.
 
@@ -39,7 +49,14 @@ def make_sparse(model: VGGT, mode: str = "anchors", *, k: int = 25, **dials: Any
     """
     sparsity = Sparsity(mode, anchors=k, **dials)
     model.sparsity = None if mode == "dense" else sparsity
+    # Not as an attribute that torch would take for a part of the network.
+    model.__dict__["_retrieval"] = None if mode == "dense" else retrieval
     return model
+
+
+def describer(model: VGGT) -> VGGT | MegaLoc:
+    """The network that tells which views are alike."""
+    return model.__dict__.get("_retrieval") or model
 
 
 def needs_likeness(model: VGGT, views: int) -> bool:
@@ -66,8 +83,8 @@ def plan_for(
     Args:
         model: after ``make_sparse``.
         views: all of them.
-        descriptors: (S, D) unit rows; from ``retrieval``; when None and needed, those of the
-            model's own encoder.
+        descriptors: (S, D) unit rows; from ``retrieval``; when None and needed, those by
+            ``describer(model)``.
         anchors: indices of views to be anchors, instead of farthest points; the first view, which
             fixes the world, is added.
         sparsity: instead of the model's own.
@@ -83,7 +100,7 @@ def plan_for(
     neighbours: Sequence[Sequence[int]] = ()
     given = mode in ANCHORED and anchors is not None
     if descriptors is None and (mode in COVISIBLE or (mode in ANCHORED and not given)):
-        descriptors = retrieval.descriptors(model, views)
+        descriptors = retrieval.descriptors(describer(model), views)
     if mode in ANCHORED and anchors is not None:
         chosen = sorted({0, *anchors})
         if chosen[0] < 0 or chosen[-1] >= count:

@@ -115,6 +115,14 @@ def command(
         str | None, typer.Option(help=ATTENTION_HELP, metavar="MODE", show_default="auto")
     ] = None,
     anchors: Annotated[int, typer.Option(help="K, how many anchors.", metavar="K", min=1)] = 25,
+    retrieval: Annotated[
+        str,
+        typer.Option(
+            help="What tells which views are alike: tokens (the model's own encoder) or megaloc (a "
+            "second network of 0.9 GB, fetched on first use).",
+            metavar="METHOD",
+        ),
+    ] = "tokens",
     stream: Annotated[
         bool,
         typer.Option(
@@ -133,6 +141,33 @@ def command(
             min=0,
         ),
     ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(
+            help="Divide the views into N overlapping clusters, reconstruct one after the other "
+            "and join them; the same command goes on where it was stopped.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
+    cluster_size: Annotated[
+        int | None,
+        typer.Option(help="The same, by the most views in a cluster.", metavar="VIEWS", min=1),
+    ] = None,
+    keep_outliers: Annotated[
+        bool,
+        typer.Option(
+            "--keep-outliers", help="In clusters: keep views that resemble no other, too."
+        ),
+    ] = False,
+    georeference: Annotated[
+        bool,
+        typer.Option(
+            "--georeference",
+            help="Scale the scene to metres by the pictures' GPS; how it lies on Earth is written "
+            "to georeference.json.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
@@ -140,17 +175,19 @@ def command(
     """Turn pictures or video into a 3D scene."""
     # The libraries behind these take seconds to load; --help should not.
     from .. import api, memory, outputs
-    from ..attention import make_sparse
+    from ..attention import make_sparse, needs_likeness
     from ..errors import InputError
     from ..files import check_writable
     from ..hardware import keep_heap, pick_device, pick_dtype
     from ..images import check_inputs, read_views
     from ..live import watch as watch_folder
     from ..outputs.frames import MANIFEST, read_stream
+    from ..retrieval import METHODS, load_megaloc
     from ..scene.fuse import fuse
     from ..scene.reconstruct import reconstruct
     from ..sparsity import Sparsity
     from ..weights import describe, load
+    from . import clusters as in_clusters
     from .streaming import run as run_stream
 
     begin = time.monotonic()
@@ -165,8 +202,14 @@ def command(
     sparsity = Sparsity(kind_of_attention, anchors=anchors)
     if stream and sparsity.mode not in ("anchors", "auto"):
         raise InputError(f"--stream needs --attention anchors, not {sparsity.mode}")
+    if retrieval not in METHODS:
+        raise InputError(f"unknown retrieval {retrieval!r}: use {', '.join(METHODS)}")
     if watch is not None and (len(inputs) != 1 or limit is not None):
         raise InputError("--watch takes one folder and no --limit")
+    if stream and (clusters or cluster_size or georeference):
+        raise InputError("--stream does not go with --clusters, --cluster-size or --georeference")
+    if point_head and (clusters or cluster_size):
+        raise InputError("--point-head does not go with --clusters or --cluster-size")
     if confidence_percentile >= 100:
         raise InputError(
             "--confidence-percentile 100 drops every point: give a percentile below 100"
@@ -195,20 +238,29 @@ def command(
             limit=limit,
             progress=progress,
         )
+    dials = None
+    if views is not None:
+        dials = in_clusters.cluster_size(len(views), clusters, cluster_size)
+        if georeference:
+            in_clusters.require_positions(views)
     heads = ("camera", "depth", "point") if point_head else ("camera", "depth")
     parameters = sum(weights.parameters[p] for p in ("aggregator", *(f"{h}_head" for h in heads)))
     if views is not None and not stream:
+        at_once = min(len(views), dials[0]) if dials else len(views)
         memory.require(
             replace(weights.config, heads=heads),
-            len(views),
+            at_once,
             views.size,
             precision.itemsize,
             target,
             weights=parameters * precision.itemsize,
-            plan=sparsity.largest(len(views), weights.config.depth),
+            plan=sparsity.largest(at_once, weights.config.depth),
         )
     network = load(weights.path, heads=heads, device=target, dtype=precision)
-    make_sparse(network, sparsity.mode, k=sparsity.anchors)
+    megaloc = None
+    if retrieval == "megaloc" and (dials or sparsity.mode != "dense"):
+        megaloc = load_megaloc(device=target, dtype=precision)
+    make_sparse(network, sparsity.mode, k=sparsity.anchors, retrieval=megaloc)
     keep: dict[str, Any] = {
         "percentile": confidence_percentile,
         "mask_sky": mask_sky,
@@ -217,7 +269,7 @@ def command(
         "min_consistent_views": min_consistent_views,
         "source": "points" if point_head else "depth",
     }
-    streamed, scene = None, None
+    streamed, scenes, left_out = None, [], {}
     if stream or views is None:
         source = (
             views
@@ -226,23 +278,40 @@ def command(
         )
         streamed = run_stream(network, source, out, heads, progress)
         if wanted:
-            scene = fuse(read_stream(out), **keep)
+            scenes = [fuse(read_stream(out), **keep)]
         count, (height, width) = streamed.views, streamed.size
     else:
-        scene = reconstruct(network, views, progress=progress, **keep)
         count, (height, width) = len(views), views.size
-    written = api.write(scene, out, wanted, full_resolution=full_resolution) if scene else {}
+        if dials:
+            found = in_clusters.run(
+                network, megaloc or network, views, out, dials, keep_outliers, progress, keep
+            )
+            scenes, left_out = list(found.scenes), found.left_out
+        else:
+            scenes = [reconstruct(network, views, progress=progress, **keep)]
+    places = in_clusters.folders(scenes, out)
+    if georeference:
+        scenes = [in_clusters.to_metres(*pair) for pair in zip(scenes, places, strict=True)]
+    results = {}
+    for scene, place in zip(scenes, places, strict=True):
+        written = api.write(scene, place, wanted, full_resolution=full_resolution)
+        part = "" if place == out else f"{place.name}/"
+        results |= {part + name: (path, outputs.FORMATS[name]) for name, path in written.items()}
+    points = sum(len(scene.points) for scene in scenes)
     seconds = time.monotonic() - begin
     kind = "anchors" if stream else sparsity.mode_for(count)
-    results = {name: (path, outputs.FORMATS[name]) for name, path in written.items()}
+    likeness = retrieval if stream or needs_likeness(network, count) else None
+    by = f" by {likeness}" if likeness else ""
     if streamed:
         results["stream"] = (out / MANIFEST, "cameras, a line a view; depth in frames/")
     column = max(len(str(path)) for path, _ in results.values())
     lines = [
         f"{count} view{'s' * (count != 1)} of {width}x{height}, "
-        + (f"{len(scene.points):,} points, " if scene else "")
+        + (f"{points:,} points, " if scenes else "")
+        + (f"{len(scenes)} scenes that nothing ties together, " if len(scenes) > 1 else "")
+        + (f"{len(left_out)} left out, " if left_out else "")
         + (f"{count - streamed.new} of them there already, " if streamed else "")
-        + (f"attention: {kind}, " if kind != "dense" else "")
+        + (f"attention: {kind}{by}, " if kind != "dense" else "")
         + f"{seconds:.1f} s",
         *(f"  {path!s:<{column}}  {what}" for path, what in results.values()),
     ]
@@ -250,14 +319,19 @@ def command(
         "views": count,
         "width": width,
         "height": height,
-        "points": len(scene.points) if scene else None,
+        "points": points if scenes else None,
         "seconds": round(seconds, 3),
         "model": str(weights.path),
         "device": str(target),
         "dtype": str(precision).removeprefix("torch."),
         "attention": kind,
+        "retrieval": likeness,
         "outputs": {name: str(path) for name, (path, _) in results.items()},
     }
     if streamed:
         data["new"] = streamed.new
+    if dials:
+        data |= {"parts": [len(scene.views) for scene in scenes], "left_out": left_out}
+    if georeference:
+        data["units"] = [scene.units for scene in scenes]
     finish(lines, data, json)
