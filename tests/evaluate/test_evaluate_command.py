@@ -120,7 +120,7 @@ def test_the_page_opens_and_is_not_blank(finished, tmp_path):
             driver.set_window_size(width, 1000)
             overflow = "return document.documentElement.scrollWidth - innerWidth"
             assert driver.execute_script(overflow) <= 0, width
-            for selector in (".case img", "svg .dot", "svg .whisker", "table .best"):
+            for selector in (".case img", "svg .dot", "svg .curve", "table .best"):
                 found = driver.find_elements("css selector", selector)
                 assert any(one.is_displayed() for one in found), selector
         driver.set_window_size(1280, 1000)
