@@ -132,7 +132,10 @@ def test_impossible_plans_are_refused(change):
         SparsePlan(**{"views": 5, "layers": (LayerPlan(),), **change})
 
 
-@pytest.mark.parametrize("change", [{"keys": "some"}, {"stride": (0, 1)}, {"merged": 2.0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"keys": "some"}, {"stride": (0, 1)}, {"merged": 2.0}, {"keys": "frame", "first": True}],
+)
 def test_impossible_layers_are_refused(change):
     with pytest.raises(ValueError):
         LayerPlan(**change)

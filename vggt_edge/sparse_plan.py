@@ -42,6 +42,8 @@ class LayerPlan:
             raise ValueError(f"keys must be one of {', '.join(KINDS)}, got {self.keys!r}")
         if len(self.stride) != 2 or min(self.stride) < 1:
             raise ValueError(f"stride must be two numbers from 1, got {self.stride}")
+        if self.first and self.keys != "all":
+            raise ValueError("only a layer that sees all views can keep the first one whole")
         if not 0 <= self.merged <= 1:
             raise ValueError(f"merged must be a share in [0, 1], got {self.merged}")
 
@@ -166,7 +168,7 @@ def _keys_seen(plan: SparsePlan, layer: LayerPlan, layout: TokenLayout, view: in
         return layout.per_view
     kept, seen = len(kept_tokens(layout, layer.stride)), plan.key_views(layer, view)
     count = kept * len(seen)
-    if layer.first and 0 in seen:
+    if layer.first:
         count += layout.per_view - kept
     if layer.own and not (layer.first and view == 0):
         count += layout.per_view - kept * (view in seen)

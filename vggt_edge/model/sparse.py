@@ -152,47 +152,50 @@ def _update_shared(
 ) -> None:
     kept, rest = _kept_and_rest(reach.layout, layer, x.device)
     cache = reach.cache
-    seen_views: tuple[int, ...] = ()
+    seen_views: frozenset[int] = frozenset()
     if cache is not None and cache.filled:
         keys = cache.entries[name] = _with_room(cache.entries[name], x.shape[2] * layer.own)
     else:
-        seen_views = reach.plan.key_views(layer, 0)
-        parts: list[tuple[Sequence[int], Tensor]] = [(seen_views, kept)]
-        if layer.first and 0 in seen_views:
+        views = reach.plan.key_views(layer, 0)
+        seen_views = frozenset(views)
+        parts: list[tuple[Sequence[int], Tensor]] = [(views, kept)]
+        if layer.first:
             parts.append(([0], rest))
         keys = _collect(block, x, tables, chunk, parts, room=x.shape[2] * layer.own)
         if cache is not None:
             cache.entries[name] = keys
     everything = torch.arange(x.shape[2], device=x.device)
-    nothing = everything[:0]
+    alone = {"nothing": everything[:0], "rest": rest, "everything": everything}
+    whole = {0} if layer.first else set()  # views whose tokens are all shared
 
-    def own_of(view: int) -> Tensor:
-        """Tokens of a view that it alone sees."""
-        if not layer.own or (layer.first and view == 0):
-            return nothing
-        return rest if view in seen_set else everything
+    def sees_alone(view: int) -> str:
+        """Which of its own tokens a view sees that are not shared."""
+        if not layer.own or view in whole:
+            return "nothing"
+        if view in seen_views:
+            return "rest" if len(rest) else "nothing"
+        return "everything"
 
-    seen_set = frozenset(seen_views)
     for start in range(0, x.shape[1], chunk):
         part = x[:, start : start + chunk]
+        shape = part.shape[1:3]
         normed = block.norm1(part)
-        q = block.attn.queries(normed, tables).unflatten(2, part.shape[1:3])
-        owns = [own_of(start + i) for i in range(part.shape[1])]
-        own = None
-        if any(len(tokens) for tokens in owns):
-            k, v = block.attn.keys_values(normed, tables)
-            own = k.unflatten(2, part.shape[1:3]), v.unflatten(2, part.shape[1:3])
+        q = block.attn.queries(normed, tables).unflatten(2, shape)
+        groups: dict[str, list[int]] = {}
+        for i in range(part.shape[1]):
+            groups.setdefault(sees_alone(start + i), []).append(i)
+        own: list[Tensor] = []
+        if set(groups) != {"nothing"}:
+            pair = block.attn.keys_values(normed, tables)
+            own = [one.unflatten(2, shape) for one in pair]
         seen = torch.empty_like(q)
-        for tokens in (nothing, rest, everything):
-            here = [i for i, one in enumerate(owns) if len(one) == len(tokens)]
-            if not here or (tokens is rest and len(rest) in (0, len(everything))):
-                continue
-            asking = q if len(here) == len(owns) else q[:, :, here]
-            if own is None or not len(tokens):
+        for kind, here in groups.items():
+            asking = q if len(here) == part.shape[1] else q[:, :, here]
+            if kind == "nothing":
                 k, v = keys.k[:, :, : keys.shared], keys.v[:, :, : keys.shared]
                 found = attend.dense(asking.flatten(2, 3), k, v).unflatten(2, asking.shape[2:4])
             else:
-                own_k, own_v = (t[:, :, here][:, :, :, tokens] for t in own)
+                own_k, own_v = (one[:, :, here][:, :, :, alone[kind]] for one in own)
                 found = attend.with_own(asking, *keys, own_k, own_v)
             seen[:, :, here] = found
         _finish(block, part, seen.flatten(2, 3))
