@@ -26,7 +26,10 @@ from pathlib import Path
 import numpy as np
 import record
 
-MODES = ("dense", "anchors", "stream", "covisible", "covisible+anchors", "avggt", "merge")
+MODES = (
+    *("dense", "anchors", "anchors, camera sees all", "stream"),
+    *("covisible", "covisible+anchors", "avggt", "merge"),
+)
 SEED = 2**41 + 77  # no world of training
 RED_KITCHEN = Path("/work/shared/data/posed/rgbd_7scenes_redkitchen")
 
@@ -112,7 +115,9 @@ def measure(request: dict) -> dict:
     views = ve.Views.from_images(np.load(place / "images.npy", mmap_mode="r"))
     count, (height, width) = len(views), views.size
     mode, streaming = request["mode"], request["mode"] == "stream"
-    attention.make_sparse(model, "anchors" if streaming else mode, k=request["k"])
+    camera = "all" if mode.endswith("camera sees all") else "anchors"
+    kind = "anchors" if streaming else mode.partition(",")[0]
+    attention.make_sparse(model, kind, k=request["k"], camera=camera)
     loaded = psutil.Process().memory_info().rss
     begin = time.perf_counter()
     plan = attention.plan_for(model, views)
