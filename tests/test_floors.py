@@ -17,7 +17,7 @@ ROOT = Path(vggt_edge.__file__).parent
 FLOORS = {
     "errors": 0, "geometry": 0, "anchors": 0, "covisibility": 0,
     "types": 0.1, "hardware": 0.1, "files": 0.1,
-    "metrics": 0.2, "sparse_model": 0.2, "sparse_plan": 0.2, "sparsity": 0.3,
+    "recipe": 0.1, "kernels": 0.2, "metrics": 0.2, "sparse_model": 0.2, "sparse_plan": 0.2, "sparsity": 0.3,
     "model": 1,
     "hub": 2, "memory": 2, "preprocess": 2, "worlds": 2,
     "checkpoint": 2.1, "pictures": 2.1,
@@ -26,7 +26,7 @@ FLOORS = {
     "images": 2.4, "live": 2.5, "attention": 2.9,
     "predict": 3, "stream": 3.1,
     "outputs": 4, "scene": 4,
-    "evaluate": 5, "export": 5, "train": 5,
+    "compress": 5, "evaluate": 5, "export": 5, "train": 5,
     "api": 6,
     "cli": 6.1,
     "__main__": 6.2, "__init__": 6.2,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .api import evaluate, write
     from .attention import make_sparse
     from .errors import VGGTEdgeError
+    from .export.run import export
     from .images import load_source, read_views
     from .predict import predict
     from .scene.full_resolution import full_resolution
@@ -37,6 +38,7 @@ _HOMES = {
     "VGGTEdgeError": "errors",
     "Views": "types",
     "evaluate": "api",
+    "export": "export.run",
     "from_upstream": "weights",
     "full_resolution": "scene.full_resolution",
     "load": "weights",
@@ -57,6 +59,7 @@ __all__ = [
     "VGGTEdgeError",
     "Views",
     "evaluate",
+    "export",
     "from_upstream",
     "full_resolution",
     "load",

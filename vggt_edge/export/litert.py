@@ -8,6 +8,7 @@ run as well.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -39,10 +40,25 @@ def _require(module: str, purpose: str) -> ModuleType:
         with _hushed():
             return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0].replace("_", "-")
-        raise MissingExtraError(
-            package, "litert", f"{purpose} (best in an environment of its own: `make litert`)"
-        ) from error
+        raise _missing(module, purpose) from error
+
+
+def require_packages() -> None:
+    """Refuse, before any work, an environment that lacks LiteRT.
+
+    Raises:
+        MissingExtraError: naming the first package that is missing.
+    """
+    for module in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"):
+        if importlib.util.find_spec(module) is None:
+            raise _missing(module, "exporting to LiteRT")
+
+
+def _missing(module: str, purpose: str) -> MissingExtraError:
+    package = module.split(".")[0].replace("_", "-")
+    return MissingExtraError(
+        package, "litert", f"{purpose} (in an environment of its own: `make litert`)"
+    )
 
 
 def versions() -> dict[str, str]:
@@ -137,7 +153,7 @@ def quantize(
     recipe: str,
     *,
     exceptions: Mapping[str, str] | None = None,
-    pictures: Sequence[np.ndarray] = (),
+    inputs: Sequence[Mapping[str, np.ndarray]] = (),
     threads: int = 2,
 ) -> Path:
     """A float32 ``.tflite`` file in another precision.
@@ -147,15 +163,15 @@ def quantize(
         path: of the new file; appears whole or not at all.
         recipe: a name from ``litert_recipes.RECIPES``.
         exceptions: layer path to the recipe it gets instead; see ``quantizer_rules``.
-        pictures: inputs in the file's layout, for recipes that measure ranges.
+        inputs: examples by name, for recipes that measure ranges.
         threads: for measuring ranges.
 
     Raises:
         MissingExtraError: without ai-edge-quantizer.
-        InputError: an unknown recipe or exception, or no pictures where ranges are measured.
+        InputError: an unknown recipe or exception, or no examples where ranges are measured.
         ExportError: when the quantizer fails.
     """
-    chosen = check_recipe(recipe, bool(len(pictures)))
+    chosen = check_recipe(recipe, bool(inputs))
     rules = quantizer_rules(chosen, exceptions)
     module = _require("ai_edge_quantizer.quantizer", "quantizing for LiteRT")
     runner = LiteRTRunner(source, threads)
@@ -168,9 +184,8 @@ def quantize(
             quantizer.load_quantization_recipe(rules)
             measured = None
             if chosen.needs_pictures:
-                (name,) = runner.inputs
-                samples = [{name: picture} for picture in pictures]
-                measured = quantizer.calibrate({"serving_default": samples}, num_threads=threads)
+                examples = {"serving_default": list(inputs)}
+                measured = quantizer.calibrate(examples, num_threads=threads)
             quantizer.quantize(
                 measured, serialize_to_path=str(temporary), enable_progress_report=False
             )

@@ -84,6 +84,7 @@ class Trunk(nn.Module):
         config = source.config
         self.dense, self.cameras = dense, cameras
         self.taps, self.depth = config.taps, config.depth
+        self.start, self.stop, self.views = 0, config.depth, shape.views
         self.special = config.special_tokens
         layout = shape.layout(config)
         tables = rotary_tables(layout, config.width // config.attention_heads)
@@ -94,20 +95,54 @@ class Trunk(nn.Module):
         numbered(self, "frame", (Block(b, shape.views, form, within) for b in frames))
         numbered(self, "global", (Block(b, 1, form, across) for b in everything))
 
-    def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
-        """(V, rows * cols, width) tokens to four taps (V, rows * cols, 2 * width), if dense,
-        and the camera tokens (V, 2 * width) of the last one, if cameras."""
-        x = torch.cat([self.tokens, patches], dim=1)
-        shape, x = (*x.shape[:2], 2 * x.shape[2]), x.flatten(0, 1)
+    def piece(self, start: int, stop: int) -> Trunk:
+        """The pairs of blocks ``start:stop`` alone, for targets that take no larger graph.
+
+        All pieces but the first take the token matrix (V * P, width) that the piece before gives
+        as its first output.
+        """
+        made = Trunk.__new__(Trunk)
+        nn.Module.__init__(made)
+        for name in ("depth", "taps", "special", "dense", "cameras", "views"):
+            setattr(made, name, getattr(self, name))
+        made.start, made.stop = start, stop
+        if start == 0:
+            made.register_buffer("tokens", self.tokens)
+        for index in range(start, stop):
+            for kind in ("frame", "global"):
+                made.add_module(f"{kind}{index}", self.get_submodule(f"{kind}{index}"))
+        return made.eval()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What ``forward`` gives, in order."""
+        names = [] if self.stop == self.depth else [f"tokens{self.stop}"]
+        if self.dense:
+            inside = (tap for tap in self.taps if self.start <= tap < self.stop)
+            names += [f"tap{self.taps.index(tap)}" for tap in inside]
+        if self.cameras and self.stop == self.depth:
+            names.append("camera_tokens")
+        return tuple(names)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(V, rows * cols, width) tokens to what ``output_names`` says.
+
+        Taps are (V, rows * cols, 2 * width), the camera tokens (V, 2 * width).
+        """
+        if self.start == 0:
+            x = torch.cat([self.tokens, x], dim=1).flatten(0, 1)
+        shape = (self.views, -1, 2 * x.shape[1])
         found = []
-        for index in range(self.depth):
+        for index in range(self.start, self.stop):
             alone = self.get_submodule(f"frame{index}")(x)
             x = self.get_submodule(f"global{index}")(alone)
             if index in self.taps:
                 both = torch.cat([alone, x], dim=1).reshape(shape)
                 if self.dense:
                     found.append(both[:, self.special :])
-        if self.cameras:
+        if self.stop < self.depth:
+            found.insert(0, x)
+        elif self.cameras:
             found.append(both[:, 0])
         return tuple(found)
 

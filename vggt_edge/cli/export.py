@@ -1,0 +1,138 @@
+"""``vggt-edge export``: a network to the files a phone runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .report import JsonOption, finish, on_terminal, size_text
+
+RECIPE_HELP = (
+    "Precision: float32, fp16, int8, int4, int8-weights, int4-weights, int8-hadamard, "
+    "int4-hadamard, w8a8-static or w8a16-static; or one of compress, such as w4a8-g64. By default "
+    "the target's first."
+)
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="pocket (embedded), a weight file, or a hub name such as facebook/VGGT-1B.",
+            metavar="MODEL",
+        ),
+    ] = "pocket",
+    target: Annotated[
+        str, typer.Option(help="litert (CPU), litert-gpu or litert-npu.", metavar="TARGET")
+    ] = "litert",
+    views: Annotated[
+        int, typer.Option(help="Pictures in one input; fixed.", metavar="N", min=1)
+    ] = 2,
+    size: Annotated[
+        str,
+        typer.Option(help="HEIGHTxWIDTH of a picture, multiples of the patch.", metavar="SIZE"),
+    ] = "224x224",
+    outputs: Annotated[
+        str, typer.Option(help="Comma-separated, of depth, confidence, pose.", metavar="NAMES")
+    ] = "depth",
+    recipe: Annotated[str | None, typer.Option(help=RECIPE_HELP, metavar="RECIPE")] = None,
+    exception: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A layer that gets another recipe, such as depth_head=float32 or "
+            "'aggregator.global_blocks.*=int8'. Can be given more than once.",
+            metavar="LAYER=RECIPE",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures like those the network will see, for the static recipes.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="Write encoder, trunk and heads as files of their own.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER")
+    ] = Path("out"),
+    json: JsonOption = False,
+) -> None:
+    """Turn a network into files for a phone.
+
+    The network is rewritten for the target, proven equal, converted, quantized, run on this machine
+    and compared again. Input: float32 in [0, 1], RGB, (views, height, width, 3), first view first.
+    """
+    from ..errors import InputError
+    from ..export import export, litert
+    from ..export.run import CALIBRATION_SETS
+    from ..export.shape import HEAD_OF, Shape, check_outputs
+    from ..export.targets import find_target
+    from ..hardware import keep_heap
+    from ..images import check_inputs, read_views
+    from ..weights import describe, load
+
+    shape = Shape.parse(views, size)
+    exceptions = {}
+    for text in exception or []:
+        layer, found, precision = text.partition("=")
+        if not found:
+            raise InputError(f"--exception {text!r}: write LAYER=RECIPE")
+        exceptions[layer] = precision
+    # What is wrong with the options is said before weights are loaded.
+    config = describe(model).config
+    shape.check(config)
+    wanted = check_outputs([name.strip() for name in outputs.split(",")], config)
+    goal = find_target(target)
+    precision = goal.check_recipe(recipe or goal.recipes[0])
+    litert.check_recipe(precision, calibration is not None)
+    litert.require_packages()
+    keep_heap()
+    pictures = None
+    if calibration is not None:
+        check_inputs(calibration)
+        patch = config.patch_size
+        longer = -(-2 * max(shape.height, shape.width) // patch) * patch
+        pictures = read_views(calibration, size=longer, patch=patch, limit=CALIBRATION_SETS * views)
+    heads = tuple(dict.fromkeys(HEAD_OF[name] for name in wanted))
+
+    def notify(step: str) -> None:
+        typer.echo(f"{step} ...", err=True)
+
+    result = export(
+        load(model, heads=heads, dtype="float32", device="cpu"),
+        target,
+        views=views,
+        size=(shape.height, shape.width),
+        outputs=wanted,
+        recipe=precision,
+        out=out,
+        name=Path(model).stem,
+        exceptions=exceptions,
+        calibration=pictures,
+        split=split,
+        notify=notify if on_terminal() else None,
+    )
+    lines = [
+        *(
+            f"{file.path} ({size_text(file.bytes)}, {sum(file.operators.values())} operators)"
+            for file in result.files
+        ),
+        *(
+            f"  {name:<12}{'x'.join(map(str, port.shape))} {port.dtype}, "
+            f"{result.layout}, RGB in [0, 1]"
+            for name, port in result.files[0].inputs.items()
+        ),
+        *(
+            f"  {entry.name:<12}{'x'.join(map(str, entry.shape))}, off the network by "
+            f"{100 * entry.mean_relative_error:.3g} % on average, correlation "
+            f"{entry.correlation:.6f}"
+            for entry in result.artefact
+        ),
+        *(f"  {warning}" for warning in result.warnings),
+        f"  took        {sum(result.seconds.values()):.0f} s",
+    ]
+    finish(lines, result.to_dict(), json)
