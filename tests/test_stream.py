@@ -193,6 +193,12 @@ def test_views_of_another_size_are_named(model):
         list(predict_stream(model, source, anchors=ANCHORS, window=9))
 
 
+def test_equal_names_are_not_taken_for_finished_work(model):
+    frames = (Views.from_images(some_views().images[[i]]) for i in range(VIEWS))
+    with pytest.raises(InputError, match="two views of the source are called view_0000"):
+        list(predict_stream(model, frames))
+
+
 @pytest.mark.parametrize("source", [[], some_views(1)[[]]])
 def test_no_views(model, source):
     with pytest.raises(InputError, match="no views"):

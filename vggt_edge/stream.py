@@ -38,6 +38,20 @@ def join_views(parts: Sequence[Views]) -> Views:
     )
 
 
+def _named_once(source: Iterable[Views]) -> Iterator[Views]:
+    """The source, refused where a name comes again: by names it is known what is finished."""
+    seen: set[str] = set()
+    for part in source:
+        for name in part.names:
+            if name in seen:
+                raise InputError(
+                    f"two views of the source are called {name}: give each a name of its own, for "
+                    "example Views.from_images(images, names=(...))"
+                )
+            seen.add(name)
+        yield part
+
+
 class AnchorStream:
     """A model, the anchors it has seen, and their keys.
 
@@ -141,7 +155,7 @@ class AnchorStream:
         done: Collection[str] = (),
     ) -> Iterator[Prediction]:
         """``predict_stream``; views named in ``done`` are left out."""
-        coming = iter([views]) if isinstance(views, Views) else iter(views)
+        coming = _named_once([views] if isinstance(views, Views) else views)
         first: list[Views] = []
         if not self.anchors:
             first = self._first(coming)
@@ -190,6 +204,7 @@ def predict_stream(
         views: a set, or any source of sets of one view size: a camera, a growing folder. Of a set
             the anchors cover all views. Of a source they are chosen, by the same rule, among the
             first ``window`` views, and are never changed: what comes later should overlap them.
+            Names must be unique.
         heads: which of the model's heads to run, all but "track" when None.
         anchors: indices of the anchors among the views, or the window's; the first view is added.
         batch: views at a time, as many as are in flight in ``predict`` when None. Views of a source
@@ -200,7 +215,7 @@ def predict_stream(
         A Prediction of the anchors, then one of each batch.
 
     Raises:
-        InputError: a model without anchors, no views, or views of different sizes.
+        InputError: a model without anchors, no views, or views of different sizes or equal names.
         TooLargeError: the anchors or a batch do not fit in memory.
     """
     stream = AnchorStream(model, heads=heads, batch=batch, window=window)
