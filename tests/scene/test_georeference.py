@@ -202,6 +202,14 @@ def test_cameras_in_one_place_are_refused():
         georeference(replace(cameras, camera_from_world=poses), positions)
 
 
+def test_cameras_that_do_not_move_as_gps_says_are_refused():
+    cameras, positions = walked(size=30.0)
+    order = np.random.default_rng(0).permutation(60)
+    elsewhere = replace(cameras, camera_from_world=cameras.camera_from_world[order])
+    with pytest.raises(InputError, match="of 60 GPS positions fit"):
+        georeference(elsewhere, positions)
+
+
 @pytest.mark.parametrize("count", [2, 5, 60])
 def test_known_cameras_are_met(count):
     truth = make_walk(60).cameras

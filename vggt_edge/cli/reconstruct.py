@@ -292,15 +292,16 @@ def command(
     places = in_clusters.folders(scenes, out)
     if georeference:
         scenes = [in_clusters.to_metres(*pair) for pair in zip(scenes, places, strict=True)]
-    results = {}
+    results: dict[str, tuple[Path, str]] = {}
     for scene, place in zip(scenes, places, strict=True):
         written = api.write(scene, place, wanted, full_resolution=full_resolution)
         part = "" if place == out else f"{place.name}/"
         results |= {part + name: (path, outputs.FORMATS[name]) for name, path in written.items()}
     points = sum(len(scene.points) for scene in scenes)
     seconds = time.monotonic() - begin
-    kind = "anchors" if stream else sparsity.mode_for(count)
-    likeness = retrieval if stream or needs_likeness(network, count) else None
+    at_once = min(count, dials[0]) if dials else count
+    kind = "anchors" if stream else sparsity.mode_for(at_once)
+    likeness = retrieval if stream or dials or needs_likeness(network, at_once) else None
     by = f" by {likeness}" if likeness else ""
     if streamed:
         results["stream"] = (out / MANIFEST, "cameras, a line a view; depth in frames/")
@@ -315,7 +316,7 @@ def command(
         + f"{seconds:.1f} s",
         *(f"  {path!s:<{column}}  {what}" for path, what in results.values()),
     ]
-    data = {
+    data: dict[str, Any] = {
         "views": count,
         "width": width,
         "height": height,

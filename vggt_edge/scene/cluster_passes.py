@@ -64,8 +64,8 @@ class ModelPredictor:
 
     @property
     def identity(self) -> str:
-        """Says which network this is: its configuration and a sample of each of its tensors."""
-        digest = hashlib.sha256(repr(self.model.config).encode())
+        """Says which network this is: its settings, and a sample of each of its tensors."""
+        digest = hashlib.sha256(repr((self.model.config, self.model.sparsity)).encode())
         for name, tensor in self.model.state_dict().items():
             flat = tensor.detach().flatten()
             sample = flat[:: max(1, len(flat) // 16)][:16].double().cpu().numpy()

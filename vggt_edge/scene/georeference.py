@@ -134,6 +134,11 @@ def georeference(cameras: Cameras, positions: Positions, *, up: Up = "auto") -> 
     residuals = np.linalg.norm(gap, axis=1)
     inliers = np.zeros(len(cameras), dtype=bool)
     inliers[known] = residuals[known] <= 3 * accuracy
+    if inliers.sum() <= len(known) / 2:
+        raise InputError(
+            f"only {inliers.sum()} of {len(known)} GPS positions fit the cameras: one or the other "
+            "is wrong"
+        )
     return Georeference(fitted, origin, residuals, inliers, "cameras" if by_cameras else "gps")
 
 

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Predictions held in memory at a time, while clusters are compared.
 _HELD = 4
+# Views that a warning names; ``left_out`` has them all.
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def reconstruct_clusters(
     mask_sky: bool = False,
     mask_edges: bool = True,
     max_points: int | None = 1_000_000,
+    min_consistent_views: int = 0,
     progress: bool = False,
 ) -> ClusterReconstruction:
     """Reconstruct more views than one forward pass can hold.
@@ -93,8 +96,8 @@ def reconstruct_clusters(
         executor: who runs the passes; this process when None.
         folder: where finished passes are kept: a rerun with the same views and network resumes. A
             temporary one when None.
-        percentile: see ``fuse`` for it and for ``mask_sky``, ``mask_edges`` and ``max_points``,
-            which is for each scene.
+        percentile: see ``fuse`` for it and for ``mask_sky``, ``mask_edges``, ``max_points``, which
+            is for each scene, and ``min_consistent_views``.
         progress: show a bar on standard error for work over two seconds.
 
     Raises:
@@ -143,11 +146,14 @@ def reconstruct_clusters(
                 mask_sky=mask_sky,
                 mask_edges=mask_edges,
                 max_points=max_points,
+                min_consistent_views=min_consistent_views,
             )
             cluster_of_view = np.array([owners[i].cluster for i in frames])
             scenes.append(without_duplicates(scene, cluster_of_view))
-    for name, reason in left_out.items():
-        logger.warning("left out: %s (%s)", name, reason)
+    for reason in sorted(set(left_out.values())):
+        names = [name for name, why in left_out.items() if why == reason]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        logger.warning("left out %s%s: %s", ", ".join(names[:_NAMED]), more, reason)
     return ClusterReconstruction(tuple(scenes), left_out, clusters, _doubted(tied, graph))
 
 
