@@ -187,10 +187,11 @@ def test_bad_options(model, options, message):
         next(predict_stream(model, some_views(), **options))
 
 
-def test_views_of_another_size_are_named(model):
-    source = iter([some_views(), some_views(2, 42, 112)])
-    with pytest.raises(InputError, match="112x42.*56x42"):
-        list(predict_stream(model, source, anchors=ANCHORS, window=9))
+@pytest.mark.parametrize("window", [VIEWS, VIEWS + 1])
+def test_views_of_another_size_are_named(model, window):
+    other = dataclasses.replace(some_views(1, 42, 112), names=("wide",))
+    with pytest.raises(InputError, match="wide is a view of 112x42.*56x42"):
+        list(predict_stream(model, iter([some_views(), other]), anchors=ANCHORS, window=window))
 
 
 def test_equal_names_are_not_taken_for_finished_work(model):

@@ -52,6 +52,15 @@ def _named_once(source: Iterable[Views]) -> Iterator[Views]:
         yield part
 
 
+def _check_size(views: Views, size: tuple[int, int]) -> None:
+    if views.size != size:
+        name = views.names[0] if views.names else "an empty set"
+        raise InputError(
+            f"{name} is a view of {views.size[1]}x{views.size[0]}, the stream is of "
+            f"{size[1]}x{size[0]}; read all pictures alike, for example mode='pad'"
+        )
+
+
 class AnchorStream:
     """A model, the anchors it has seen, and their keys.
 
@@ -124,11 +133,7 @@ class AnchorStream:
         if self.size is None:
             raise InputError("a stream needs its anchors first: call start")
         check_views(self.model.config, views)
-        if views.size != self.size:
-            raise InputError(
-                f"{views.names[0]} is a view of {views.size[1]}x{views.size[0]}, the stream is of "
-                f"{self.size[1]}x{self.size[0]}; read all pictures alike, for example mode='pad'"
-            )
+        _check_size(views, self.size)
         plan = self._plan(len(views), ()).others(len(views))
         self._require(views, plan, None)
         return run(self.model, views, self.heads, plan=plan, cache=self.cache)
@@ -172,6 +177,7 @@ class AnchorStream:
         parts: list[Views] = []
         for part in coming:
             parts.append(part)
+            _check_size(part, parts[0].size)
             if sum(map(len, parts)) >= self.window:
                 break
         if not parts:
