@@ -97,7 +97,7 @@ EVERYTHING = Protocol(
     "everything",
     "",
     poses=("usual", "strict", "legacy"),
-    trajectories=("sim3", "se3"),
+    trajectories=("sim3", "se3", "none"),
     depth=DepthRule(("median", "scale_shift", "none")),
     cloud=CloudRule(("umeyama", "scale_shift", "bounds", "cameras"), thresholds=(0.1,)),
 )
@@ -112,6 +112,7 @@ def test_a_perfect_prediction_is_perfect(mode, grid):
     for kind in ("", "strict_", "legacy_"):
         assert found[f"{kind}auc3"] == pytest.approx(1, abs=1e-4)
     assert found["focal_error"] < 1e-9 and found["found"] == 1
+    assert found["none_ate"] > 0.1  # the truth's world is another one than the first camera's
     for kind in ("", "se3_"):
         assert found[f"{kind}ate"] < 1e-6 and found[f"{kind}rpe_rotation"] < 1e-4
     for kind in ("", "scale_shift_", "none_"):
@@ -275,6 +276,22 @@ def test_scores_are_the_same_each_time():
     rules = replace(EVERYTHING, cloud=CloudRule(limit=300, thresholds=(0.1,)))
     one, other = (score(rules, true_recording(), true_prediction()) for _ in range(2))
     assert one == other
+
+
+def test_thinned_clouds_keep_their_pairs():
+    rules = Protocol("few", "", cloud=CloudRule(limit=200))
+    exact = true_recording()
+    prediction = true_prediction()
+    shape = prediction.views.size
+    views = replace(
+        prediction.views,
+        source_sizes=np.tile(np.array(shape), (FRAMES, 1)),
+        source_from_view=np.tile(np.eye(3), (FRAMES, 1, 1)),
+    )
+    cameras = replace(exact.cameras, intrinsics=prediction.cameras.intrinsics)
+    exact = replace(exact, cameras=cameras, depth=lambda i: prediction.depth[i])
+    found = score(rules, exact, replace(prediction, views=views))
+    assert found["acc_mean"] < 1e-5 and found["comp_mean"] < 1e-5
 
 
 def test_other_frames_than_predicted():

@@ -70,7 +70,8 @@ class CloudRule:
         points      "depth": depth and cameras; "points": the point head.
         crop        side in pixels of the middle square of each view that is kept; None: all.
         icp         reach of the point-to-point ICP after the alignment; None: no ICP.
-        limit       points kept of either cloud, drawn with a seed; None: all.
+        limit       points kept of either cloud, the same pixels of both, drawn with a seed; None:
+                    all.
         farthest    true depth above is left out.
         voxel       both clouds are thinned to one point a voxel of this side; None: not.
         clip        distances count at most this much; None: in full.

@@ -22,7 +22,7 @@ _OWN = Protocol(
     poses=("usual", "strict"),
     trajectories=("sim3",),
     depth=DepthRule(("median", "scale_shift"), "truth"),
-    cloud=CloudRule(("umeyama",), thresholds=(0.05, 0.1)),
+    cloud=CloudRule(("umeyama",), limit=50_000, thresholds=(0.05, 0.1)),
 )
 
 _RANDOM_TEN = Sampling("random", count=10)

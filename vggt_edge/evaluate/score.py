@@ -46,19 +46,20 @@ def score(protocol: Protocol, recording: Recording, prediction: Prediction) -> d
         raise InputError(
             f"{recording.name}: {len(recording)} frames, but {len(prediction.views)} were predicted"
         )
-    measured: dict[str, dict[str, float]] = {}
+    measured: list[tuple[str, dict[str, float]]] = []
     found: dict[str, float] = {}
     if recording.cameras is not None and prediction.cameras is not None:
         found["found"] = float(_is_found(prediction.cameras).mean())
-        measured |= _pose(protocol, recording.cameras, prediction.source_cameras)
+        measured += _pose(protocol, recording.cameras, prediction.source_cameras)
         if protocol.poses:
             found["focal_error"] = poses.focal_error(
                 prediction.source_cameras.intrinsics, recording.cameras.intrinsics
             )
     if protocol.depth and recording.depth is not None and prediction.depth is not None:
-        measured |= _depth(protocol.depth, recording.depth, prediction.depth, prediction)
-    clouds = score_cloud(protocol.cloud, recording, prediction) if protocol.cloud else {}
-    for kind, values in [*measured.items(), *clouds.items()]:
+        measured += _depth(protocol.depth, recording.depth, prediction.depth, prediction)
+    if protocol.cloud:
+        measured += score_cloud(protocol.cloud, recording, prediction).items()
+    for kind, values in measured:
         for name, value in values.items():
             if recording.units == "metres" or not _is_length(name):
                 found[name if kind in PLAIN else f"{kind}_{name}"] = value
@@ -74,17 +75,19 @@ def _is_found(cameras: Cameras) -> np.ndarray:
     return found
 
 
-def _pose(protocol: Protocol, truth: Cameras, cameras: Cameras) -> dict[str, dict[str, float]]:
+def _pose(
+    protocol: Protocol, truth: Cameras, cameras: Cameras
+) -> list[tuple[str, dict[str, float]]]:
     ours, theirs = cameras.camera_from_world, truth.camera_from_world
     found = _is_found(cameras)
-    measured = {}
+    measured = []
     if len(truth) >= 2:
         for kind in protocol.poses:
-            measured[kind] = poses.pose_score(ours, theirs, kind, protocol.thresholds)
+            measured.append((kind, poses.pose_score(ours, theirs, kind, protocol.thresholds)))
     if found.sum() >= 3:
         for kind in protocol.trajectories:
             errors = trajectories.trajectory_score(ours[found], theirs[found], kind)
-            measured[kind] = {**measured.get(kind, {}), **errors._asdict()}
+            measured.append((kind, errors._asdict()))
     return measured
 
 
@@ -93,7 +96,7 @@ def _depth(
     true_depth: Callable[[int], np.ndarray],
     depth: np.ndarray,
     prediction: Prediction,
-) -> dict[str, dict[str, float]]:
+) -> list[tuple[str, dict[str, float]]]:
     views = prediction.views
     predicted, truths = [], []
     most = min(pixels.MOST, MOST_PIXELS // len(views))
@@ -108,8 +111,8 @@ def _depth(
         predicted.append(values)
         truths.append(truth)
     if not sum(map(len, truths)):
-        return {}
-    return {
-        kind: depths.depth_score(predicted, truths, kind, rule.per_image)._asdict()
+        return []
+    return [
+        (kind, depths.depth_score(predicted, truths, kind, rule.per_image)._asdict())
         for kind in rule.alignments
-    }
+    ]

@@ -145,16 +145,30 @@ def _align(
 
 
 def _finish(rule: CloudRule, name: str, points: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    random = generator(0, name)
-    if rule.limit is not None:
-        points, truth = (
-            cloud
-            if len(cloud) <= rule.limit
-            else cloud[random.choice(len(cloud), rule.limit, replace=False)]
-            for cloud in (points, truth)
-        )
+    points, truth = _drawn(rule.limit, name, points, truth)
     if rule.icp is not None:
         points = clouds.icp(points, truth, rule.icp).apply(points)
     if rule.voxel is not None:
         points, truth = clouds.thin(points, rule.voxel), clouds.thin(truth, rule.voxel)
     return clouds.cloud_score(points, truth, rule.thresholds, rule.clip)
+
+
+def _drawn(
+    limit: int | None, name: str, points: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``limit`` points of either cloud.
+
+    The same pixels of both where these are pairs: drawn apart, even a perfect prediction would be
+    wrong by the distance between the points.
+    """
+    if limit is None:
+        return points, truth
+    random = generator(0, name)
+    if len(points) == len(truth) > limit:
+        kept = random.choice(len(points), limit, replace=False)
+        return points[kept], truth[kept]
+    if len(points) > limit:
+        points = points[random.choice(len(points), limit, replace=False)]
+    if len(truth) > limit:
+        truth = truth[random.choice(len(truth), limit, replace=False)]
+    return points, truth
