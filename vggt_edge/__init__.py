@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .predict import predict
     from .scene.full_resolution import full_resolution
     from .scene.reconstruct import reconstruct
+    from .scene.reconstruct_clusters import reconstruct_clusters
     from .stream import predict_stream
     from .types import Cameras, Prediction, Scene, Views
     from .weights import from_upstream, load, save
@@ -48,6 +49,7 @@ _HOMES = {
     "predict_stream": "stream",
     "read_views": "images",
     "reconstruct": "scene.reconstruct",
+    "reconstruct_clusters": "scene.reconstruct_clusters",
     "save": "weights",
     "write": "api",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "predict_stream",
     "read_views",
     "reconstruct",
+    "reconstruct_clusters",
     "save",
     "write",
 ]
