@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from vggt_edge import stream
 from vggt_edge.attention import make_sparse
 from vggt_edge.errors import InputError, OutputError
 from vggt_edge.model.vggt import VGGT
-from vggt_edge.outputs import frames
+from vggt_edge.outputs import frames, npz
 from vggt_edge.outputs.frames import read_stream, write_stream
 from vggt_edge.predict import predict
 from vggt_edge.stream import predict_stream
@@ -151,11 +150,24 @@ def test_folders_that_hold_no_stream(tmp_path):
         read_stream(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and os.name == "posix", reason="root may write anywhere")
-def test_a_read_only_folder(model, views, tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="read-only"):
-        next(write_stream(model, views, tmp_path))
+@pytest.mark.parametrize("where", ["frame", "manifest"])
+def test_a_disk_that_fills_up_loses_nothing(model, views, tmp_path, monkeypatch, where):
+    begun = write_stream(model, views, tmp_path, anchors=ANCHORS, batch=1)
+    next(begun), next(begun)
+    with monkeypatch.context() as patch:
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        if where == "frame":
+            patch.setattr(npz.np.lib.format, "write_array", full)
+        else:
+            patch.setattr(frames, "_line", full)
+        with pytest.raises(OutputError, match="No space left on device; .*free some space"):
+            next(begun)
+    new = list(write_stream(model, views, tmp_path, batch=1))
+    assert len(new) == VIEWS - len(ANCHORS) - 1
+    assert_close(read_stream(tmp_path), reference(model, views))
 
 
 def test_without_cameras(model, views, tmp_path):
