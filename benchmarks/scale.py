@@ -99,7 +99,7 @@ def measure(request: dict) -> dict:
     import torch
 
     import vggt_edge as ve
-    from vggt_edge import attention, hardware, stream
+    from vggt_edge import attention, hardware, memory, stream
     from vggt_edge.sparse_plan import attention_cost, dense_plan
     from vggt_edge.types import TokenLayout
 
@@ -141,6 +141,11 @@ def measure(request: dict) -> dict:
     itemsize = next(model.parameters()).element_size()
     dense = dense_plan(count, model.config.depth)
     cost = attention_cost(plan or dense, layout, model.config.width, itemsize)
+    shape = (height, width, itemsize)
+    estimate = memory.run_bytes(model.config, count, *shape, plan)
+    if streaming:
+        estimate = memory.cache_bytes(model.config, plan, *shape)
+        estimate += memory.run_bytes(model.config, len(plan.anchors), *shape, plan.anchors_alone())
     data = {
         "mode": mode,
         "views": count,
@@ -149,6 +154,7 @@ def measure(request: dict) -> dict:
         "seconds": round(seconds, 2),
         "peak GB": round(peak() / 1e9, 3),
         "peak over loaded MB": round((peak() - loaded) / 1e6),
+        "estimate MB": round(estimate / 1e6),
         "attention TFLOP": round(cost.flops / 1e12, 4),
         "dense over this, attention FLOP": round(
             attention_cost(dense, layout, model.config.width).flops / cost.flops, 2
