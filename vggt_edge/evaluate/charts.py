@@ -130,7 +130,7 @@ def curves(title: str, x_label: str, y_label: str, series: Sequence[Curve]) -> s
         # Names stand at the ends of their lines and give way downwards.
         y = max([y_axis(float(one.y[-1])) + 4, *(other + 15 for other in placed[-1:])])
         placed.append(y)
-        parts.append(_text(width - right + 8, y, _short(one.label)))
+        parts.append(_text(width - right + 8, y, _short(one.label), kind="name"))
         parts.append("</g>")
     return _svg(width, height, parts, title)
 
