@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=25)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch", type=int, default=0, help="of streaming; 0 for its own choice")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pixel-step", type=int, default=4, help="depth is scored on every n-th")
     parser.add_argument("--name", default="", help="suffix of the result's name")
