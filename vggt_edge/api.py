@@ -95,10 +95,11 @@ def evaluate(
     split: str | None = None,
     protocol: str = "vggt-edge",
     size: int | None = None,
-    mode: str = "keep",
+    mode: str | None = None,
     views: int | None = None,
     stride: int | None = None,
     limit: int | None = None,
+    draws: str = "sequence",
     colmap: bool = True,
     out: str | Path = "evaluation",
     report: bool = False,
@@ -112,13 +113,15 @@ def evaluate(
         dataset: "7scenes", "nrgbd", "co3d", ...: see ``evaluate.datasets``.
         root: folder of the dataset.
         split: of the dataset; its first when None.
-        protocol: "vggt-edge", "vggt", "pi3" or "quantvggt": whose tables the numbers may stand
-            beside.
+        protocol: whose tables the numbers may stand beside: "vggt-edge" (nobody's, any dataset),
+            "vggt", "quantvggt", "pi3", ...: see ``evaluate.protocols``.
         size: longer side of the views; by default what suits each model.
-        mode: how pictures become views, as in ``read_views``.
+        mode: how pictures become views, as in ``read_views``; the protocol's when None.
         views: per recording, instead of the protocol's.
         stride: take every so many frames, from the first on.
         limit: at most so many recordings, spread evenly.
+        draws: of random frames: "sequence", each recording by itself, or "published", in one chain
+            through the split as the papers' scripts do.
         colmap: run COLMAP on the same pictures, where poses are scored.
         out: folder for predictions, ``<dataset>.json`` and the page. The same call resumes a run.
         report: write ``<dataset>.html``, with plots and the worst cases.
@@ -130,9 +133,17 @@ def evaluate(
         OutputError: the folder cannot be written.
     """
     task = prepare(
-        dataset, root, split=split, protocol=protocol, views=views, stride=stride, limit=limit
+        dataset,
+        root,
+        split=split,
+        protocol=protocol,
+        views=views,
+        stride=stride,
+        limit=limit,
+        draws=draws,
     )
     named = models if isinstance(models, Mapping) else {_name_of(models): models}
+    mode = mode or task.protocol.mode
     methods = [method(one, name, size=size, mode=mode) for name, one in named.items()]
     return finish_evaluation(task, methods, out, colmap=colmap, report=report, progress=progress)
 

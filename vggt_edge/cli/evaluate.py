@@ -39,7 +39,8 @@ def command(
     protocol: Annotated[
         str,
         typer.Option(
-            help="Whose tables the numbers may stand beside: vggt-edge, vggt, pi3 or quantvggt.",
+            help="Whose tables the numbers may stand beside: vggt-edge (nobody's, any dataset), "
+            "vggt, quantvggt, pi3, fastvggt, gotohunt or vggt-long.",
             metavar="NAME",
         ),
     ] = "vggt-edge",
@@ -50,13 +51,13 @@ def command(
         ),
     ] = None,
     mode: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="How pictures become views: keep (their aspect ratio), or crop or pad as the "
-            "original VGGT does.",
+            "original VGGT does; by default as the protocol's script does.",
             metavar="MODE",
         ),
-    ] = "keep",
+    ] = None,
     views: Annotated[
         int | None,
         typer.Option(help="Views per recording, instead of the protocol's.", metavar="N", min=1),
@@ -71,6 +72,14 @@ def command(
             help="At most N recordings, spread evenly over the split.", metavar="N", min=1
         ),
     ] = None,
+    draws: Annotated[
+        str,
+        typer.Option(
+            help="How protocols with random frames draw them: sequence (each recording by itself) "
+            "or published (one chain through the split, as the papers' scripts do).",
+            metavar="NAME",
+        ),
+    ] = "sequence",
     colmap: Annotated[bool, typer.Option(help="Run COLMAP on the same pictures.")] = True,
     out: Annotated[
         Path,
@@ -108,10 +117,18 @@ def command(
     # What is wrong with the options and the data is said before any weights are loaded.
     described = [describe(model) for model in models]
     for one in described:
-        place([(3, 4)], mode, size or api.default_size(one.config), one.config.patch_size)
+        place([(3, 4)], mode or "keep", size or api.default_size(one.config), one.config.patch_size)
     task = evaluation.prepare(
-        dataset, root, split=split, protocol=protocol, views=views, stride=stride, limit=limit
+        dataset,
+        root,
+        split=split,
+        protocol=protocol,
+        views=views,
+        stride=stride,
+        limit=limit,
+        draws=draws,
     )
+    mode = mode or task.protocol.mode
     methods = [
         api.method(load(one.path, device=target, dtype=precision), name, size=size, mode=mode)
         for one, name in zip(described, _names(models), strict=True)

@@ -146,6 +146,7 @@ def prepare(
     views: int | None = None,
     stride: int | None = None,
     limit: int | None = None,
+    draws: str = "sequence",
 ) -> Task:
     """Read a dataset and choose from it, before any network is loaded.
 
@@ -157,12 +158,13 @@ def prepare(
         views: per recording, instead of the protocol's.
         stride: take every so many frames, from the first on, instead of what the protocol takes.
         limit: at most so many recordings, spread evenly.
+        draws: how random frames are drawn, "sequence" or "published" (``protocol.Sampling``).
 
     Raises:
         InputError: an unknown name, a root that is missing or of another layout, nothing to score.
     """
     source = dataset_called(dataset)
-    rules = protocols.protocol(protocol, dataset, frames=views, stride=stride)
+    rules = protocols.protocol(protocol, dataset, frames=views, stride=stride, draws=draws)
     split = split or source.splits[0]
     if split not in source.splits:
         known = ", ".join(source.splits)

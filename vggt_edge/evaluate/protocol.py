@@ -105,6 +105,8 @@ class Protocol:
         cloud         None: not scored.
         average       "sequences": mean over recordings; "groups": mean over the groups of their
                       means, a group being the first part of a recording's name (a category).
+        mode          how pictures become views where nothing else is asked for: "keep", or "crop"
+                      where the paper's script crops (``images.read_views``).
     """
 
     name: str
@@ -116,6 +118,7 @@ class Protocol:
     depth: DepthRule | None = None
     cloud: CloudRule | None = None
     average: str = "sequences"
+    mode: str = "keep"
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ _PUBLISHED: dict[str, dict[str, Protocol]] = {
             sampling=_CO3D,
             poses=("legacy", "usual"),
             average="groups",
+            mode="crop",
         ),
         "7scenes": Protocol(
             name="quantvggt",
@@ -121,6 +122,7 @@ _PUBLISHED: dict[str, dict[str, Protocol]] = {
             sampling=_CO3D,
             poses=("legacy", "usual"),
             average="groups",
+            mode="crop",
         ),
         "re10k": Protocol(
             name="vggt",
