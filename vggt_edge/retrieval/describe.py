@@ -20,7 +20,7 @@ METHODS = {
 }
 # Cosine from which two views may well show one place. Tokens: results/retrieval.json, with the
 # pocket model. MegaLoc: what GTSfM uses (min_score); not measured here.
-SAME_PLACE = {"tokens": 0.25, "megaloc": 0.5}
+SAME_PLACE = {"tokens": 0.35, "megaloc": 0.5}
 MEGALOC_CHUNK = 8
 
 
@@ -50,8 +50,8 @@ def descriptors(
 ) -> np.ndarray:
     """(S, D) float32 unit descriptors; the higher a cosine, the likelier two views see one place.
 
-    A few views are in flight at a time, so that memory grows by the descriptors alone: D is at most
-    256 for tokens and 8448 for MegaLoc. Padding is left out.
+    A few views are in flight at a time, so that memory grows by the descriptors alone: D is 256
+    for tokens and 8448 for MegaLoc. Padding is left out.
 
     Args:
         network: a VGGT, whose encoder is used ("tokens"), or a MegaLoc, which sees each picture

@@ -2,32 +2,37 @@
 
 Raw pooled tokens of a fine-tuned encoder are all alike (cosine .9 between rooms; SwiftVGGT had to
 whiten them, too). Here tokens are centred and whitened, then each patch votes, softly, for the
-words of a vocabulary clustered from the set itself, and a view is the square root of its votes
-(Sivic and Zisserman 2003; Arandjelovic and Zisserman 2012 for the root) less half of the set's
-mean. Whitening *pooled* tokens instead fails on few views: centred, any two are opposites.
+words of a vocabulary, and a view is the square root of its votes (Sivic and Zisserman 2003;
+Arandjelovic and Zisserman 2012 for the root) less most of their mean.
+
+Mean, whitening and words come from the set itself and from 48 small rendered pictures that ship
+with the package. From the set alone, "unlike" would mean unlike this set's average: of six views of
+one corner none would be like another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ..model.vggt import VGGT
 from ..types import Views
 
-# Chosen on the sets of results/retrieval.json; neighbouring values do about as well there.
+REFERENCE_SIZE = 112  # pixels a side of each picture in assets/reference.jpg
+# Chosen on the photographs of results/retrieval.json; neighbouring values do about as well there.
 SAMPLED_VIEWS = 128
 SAMPLED_PATCHES = 64  # of each
 DIMENSIONS = 32
 WORDS = 256
-TOKENS_PER_WORD = 8
 SHRINKAGE = 0.01  # of the mean variance, added to each
 TEMPERATURE = 0.03
-MEAN_SHARE = 0.5
+MEAN_SHARE = 0.8
 ITERATIONS = 10
 
 
@@ -39,7 +44,7 @@ class Vocabulary:
         mean       (C,) of tokens.
         whitening  (C, d).
         words      (K, d) cluster centres of unit whitened tokens.
-        common     (K,) root votes of the set as a whole, times the share that is taken away.
+        common     (K,) root votes of all it was fitted on, times the share that is taken away.
     """
 
     mean: Tensor
@@ -78,6 +83,17 @@ def encode(model: VGGT, views: Views) -> Tensor:
     return model.aggregator.patch_embed(torch.from_numpy(images).to(device).permute(0, 3, 1, 2))
 
 
+def reference_views(patch: int) -> Views:
+    """48 rendered pictures of nothing in particular (benchmarks/reference_pictures.py)."""
+    file = resources.files("vggt_edge") / "assets" / "reference.jpg"
+    with file.open("rb") as opened, Image.open(opened) as mosaic:
+        pixels = np.asarray(mosaic.convert("RGB"))
+    rows, cols = (n // REFERENCE_SIZE for n in pixels.shape[:2])
+    tiles = pixels.reshape(rows, REFERENCE_SIZE, cols, REFERENCE_SIZE, 3).swapaxes(1, 2)
+    side = max(REFERENCE_SIZE // patch, 1) * patch
+    return Views.from_images(tiles.reshape(-1, *tiles.shape[2:])[:, :side, :side])
+
+
 def _evenly(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
@@ -95,31 +111,34 @@ def _cluster(tokens: Tensor, count: int) -> Tensor:
 
 @torch.inference_mode()
 def fit_vocabulary(model: VGGT, views: Views, chunk: int = 8) -> Vocabulary:
-    """A vocabulary from at most 128 of the views, evenly spaced, 64 patches of each.
+    """A vocabulary from at most 128 of the views, evenly spaced, and the reference pictures.
+
+    64 patches of each are taken.
 
     Args:
         model: whose encoder is used.
         views: at least one.
         chunk: views in flight at a time.
     """
-    shown = patches_shown(views, model.config.patch_size)
-    chosen = _evenly(len(views), SAMPLED_VIEWS)
+    patch = model.config.patch_size
     parts = []
-    for start in range(0, len(chosen), chunk):
-        few = chosen[start : start + chunk]
-        for tokens, mask in zip(encode(model, views[few]).cpu(), shown[few], strict=True):
-            inside = np.flatnonzero(mask)
-            parts.append(tokens[torch.from_numpy(inside[_evenly(len(inside), SAMPLED_PATCHES)])])
+    for source in (reference_views(patch), views[_evenly(len(views), SAMPLED_VIEWS)]):
+        shown = patches_shown(source, patch)
+        for start in range(0, len(source), chunk):
+            few = slice(start, start + chunk)
+            for tokens, mask in zip(encode(model, source[few]).cpu(), shown[few], strict=True):
+                inside = np.flatnonzero(mask)
+                sample = inside[_evenly(len(inside), SAMPLED_PATCHES)]
+                parts.append(tokens[torch.from_numpy(sample)])
     tokens = torch.cat(parts)
     mean = tokens.mean(dim=0)
     centred = (tokens - mean).double()
     variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
     variance, axes = variance.flip(0)[:DIMENSIONS], axes.flip(1)[:, :DIMENSIONS]
-    # Of pictures without any content nothing varies; then nothing is divided by nothing.
-    floor = SHRINKAGE * centred.square().mean() + 1e-12
+    floor = SHRINKAGE * centred.square().mean()
     whitening = (axes / (variance.clamp(min=0) + floor).sqrt()).float()
     white = F.normalize((tokens - mean) @ whitening, dim=-1)
-    words = _cluster(white, min(WORDS, max(1, len(white) // TOKENS_PER_WORD)))
+    words = _cluster(white, WORDS)
     device = next(model.parameters()).device
     fitted = Vocabulary(mean, whitening, words, torch.zeros(len(words)))
     common = MEAN_SHARE * F.normalize(fitted.votes(tokens).mean(dim=0).sqrt(), dim=0)
