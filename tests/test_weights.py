@@ -227,7 +227,7 @@ def test_heads_that_are_not_there(mini, tmp_path):
 def test_a_compressed_file_is_not_mistaken_for_a_float_one(mini, tmp_path):
     path = tmp_path / "m.safetensors"
     save_file(dict(mini.state_dict()), path, metadata(recipe={"w": "a\nb"}))
-    refused(path, "compressed with")
+    refused(path, "recipe")
 
 
 def test_a_file_without_config_is_recognised_by_its_shapes(mini, tmp_path, known_mini):

@@ -13,10 +13,11 @@ import struct
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,9 +25,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import hub
-from .errors import CheckpointError
+from .errors import CheckpointError, RecipeError
 from .model.config import HEADS, PRESETS, VGGTConfig
+from .model.quantized import packed_dtypes, swap
 from .model.vggt import VGGT
+from .recipe import Recipe
 
 FORMAT = 1
 METADATA_KEY = "vggt_edge"
@@ -40,6 +43,14 @@ FLOATS = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
 }
+# What a quantized layer's state may be stored as.
+PACKED = {
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float32: "F32",
+}
+EMPTY: Mapping[str, torch.dtype] = MappingProxyType({})
 # A damaged pickle fails in as many ways as it has opcodes.
 PICKLE_ERRORS = (
     ArithmeticError,
@@ -65,7 +76,7 @@ class Header:
         config    of the network; ``config.heads`` are those the file holds.
         shapes    tensor name to shape.
         dtypes    tensor name to dtype name as stored, such as "F32".
-        recipe    compression recipe as plain data, None for a float model.
+        recipe    compression recipe, None for a float model.
         license   a line about the weights' licence.
     """
 
@@ -73,16 +84,29 @@ class Header:
     config: VGGTConfig
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
-    recipe: dict[str, Any] | None
+    recipe: Recipe | None
     license: str
 
     @property
     def parameters(self) -> Counter[str]:
-        """How many numbers each part has, under its attribute's name, such as "camera_head"."""
+        """How many numbers each part has, under its attribute's name, such as "camera_head".
+
+        Two 4-bit codes in one byte count as two; what only belongs to the packing counts as none.
+        """
         counts: Counter[str] = Counter()
         for name, shape in self.shapes.items():
-            counts[name.partition(".")[0]] += math.prod(shape)
+            path, _, leaf = name.rpartition(".")
+            packed = f"{path}.codes" in self.shapes
+            if packed and leaf not in ("codes", "bias"):
+                continue
+            nibbles = packed and leaf == "codes" and self.dtypes[name] == "U8"
+            counts[name.partition(".")[0]] += math.prod(shape) * (2 if nibbles else 1)
         return counts
+
+    @property
+    def smoothed(self) -> set[str]:
+        """Paths of the quantized layers that have a gain."""
+        return {name.removesuffix(".gain") for name in self.shapes if name.endswith(".gain")}
 
 
 def printable(text: object) -> str:
@@ -95,15 +119,27 @@ def refusal(path: Path | str, reason: object) -> CheckpointError:
     return CheckpointError(printable(f"{str(path)[:300]}: {reason}"))
 
 
-def skeleton(config: VGGTConfig) -> VGGT:
-    """The network without memory, on the meta device."""
+def skeleton(
+    config: VGGTConfig,
+    recipe: Recipe | None = None,
+    dtype: torch.dtype = torch.float32,
+    smoothed: Container[str] = (),
+) -> VGGT:
+    """The network without memory, on the meta device, quantized where a recipe says so."""
     with torch.device("meta"):
-        return VGGT(config)
+        model = VGGT(config)
+    if recipe is not None:
+        swap(model, recipe, dtype, smoothed)
+        model.recipe = recipe
+    return model
 
 
-def expected_shapes(config: VGGTConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(
+    config: VGGTConfig, recipe: Recipe | None = None, smoothed: Container[str] = ()
+) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a network."""
-    return {name: tuple(t.shape) for name, t in skeleton(config).state_dict().items()}
+    model = skeleton(config, recipe, smoothed=smoothed)
+    return {name: tuple(t.shape) for name, t in model.state_dict().items()}
 
 
 def check_shapes(
@@ -136,14 +172,20 @@ def check_shapes(
         raise refusal(path, f"does not fit this network: {'; '.join(problems)}")
 
 
-def check_floats(path: Path | str, dtypes: dict[str, str]) -> None:
+def check_floats(
+    path: Path | str, dtypes: dict[str, str], quantized: Mapping[str, torch.dtype] = EMPTY
+) -> None:
     """Refuse integers: taken for weights without their scales they give silent nonsense.
 
     Raises:
-        CheckpointError: on any tensor that is not stored as a float of ``FLOATS``.
+        CheckpointError: on any tensor that is not stored as a float of ``FLOATS``, or as what
+            ``quantized`` says.
     """
     for name, dtype in dtypes.items():
-        if dtype not in FLOATS.values():
+        if name in quantized:
+            if dtype != PACKED.get(quantized[name]):
+                raise refusal(path, f"{name} is stored as {dtype}, not as its recipe says")
+        elif dtype not in FLOATS.values():
             raise refusal(path, f"{name} is stored as {dtype}, which is no plain float")
 
 
@@ -179,24 +221,26 @@ def _parse_metadata(path: Path, metadata: dict[str, str]) -> dict[str, Any] | No
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"format {data.get('format') if isinstance(data, dict) else data!r}")
         data["config"] = VGGTConfig.from_dict(data["config"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if data.get("recipe") is not None:
+            data["recipe"] = Recipe.from_data(data["recipe"])
+    except (ValueError, TypeError, KeyError, RecursionError, RecipeError) as error:
         raise refusal(
             path, f"metadata this version cannot read ({type(error).__name__}: {error})"
         ) from error
     return data
 
 
-def _check_against_config(
-    path: Path, shapes: dict[str, tuple[int, ...]], config: VGGTConfig
-) -> None:
+def _check_against_config(header: Header) -> None:
+    path, shapes, config = header.path, header.shapes, header.config
     # A config out of a file may ask for a network that takes forever to build, even on meta.
     if config.encoder_depth + 2 * config.depth + config.camera_depth > len(shapes):
         raise refusal(path, f"its config has more blocks than it has tensors ({len(shapes)})")
     try:
-        expected = expected_shapes(config)
+        model = skeleton(config, header.recipe, smoothed=header.smoothed)
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         raise refusal(path, f"its config is impossible to build ({error})") from error
-    check_shapes(path, shapes, expected)
+    check_shapes(path, shapes, {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    check_floats(path, header.dtypes, packed_dtypes(model))
 
 
 def read_layout(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str], dict[str, str]]:
@@ -229,11 +273,10 @@ def read_header(path: Path) -> Header:
         config = recognise(path, shapes)
         check_floats(path, dtypes)
         return Header(path, config, shapes, dtypes, None, hub.UNKNOWN_LICENSE)
-    if data.get("recipe") is None:
-        _check_against_config(path, shapes, data["config"])
-        check_floats(path, dtypes)
     licence = printable(data.get("license") or hub.UNKNOWN_LICENSE)
-    return Header(path, data["config"], shapes, dtypes, data.get("recipe"), licence)
+    header = Header(path, data["config"], shapes, dtypes, data.get("recipe"), licence)
+    _check_against_config(header)
+    return header
 
 
 def read_safetensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

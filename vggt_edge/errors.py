@@ -4,7 +4,8 @@
     └── VGGTEdgeError            base; its message is one line: the culprit and the way out
         ├── InputError           something the user handed in cannot be used
         │   ├── ImageError       an image, video, folder or URL
-        │   └── CheckpointError  a weight file: corrupt, hostile, wrong names or shapes
+        │   ├── CheckpointError  a weight file: corrupt, hostile, wrong names or shapes
+        │   └── RecipeError      a compression that is unknown, impossible or does not fit
         ├── OutputError          a result cannot be written
         ├── MissingExtraError    an optional package is not installed
         ├── OfflineError         the network is needed and is not there
@@ -39,6 +40,10 @@ class CheckpointError(InputError):
     """A weight file that is corrupt, hostile or of another architecture."""
 
     exit_code = 1
+
+
+class RecipeError(InputError):
+    """A compression recipe that is unknown, impossible, or does not fit what it is for."""
 
 
 class OutputError(VGGTEdgeError):

@@ -40,6 +40,7 @@ from .errors import OutputError
 from .files import replacing
 from .hardware import pick_device, pick_dtype
 from .model.config import VGGTConfig
+from .model.quantized import packed_dtypes, prepare
 from .model.vggt import VGGT, precise_parameters
 
 
@@ -64,19 +65,13 @@ def _of_network(names: Iterable[str], config: VGGTConfig) -> Iterator[str]:
 
 
 def _assign(
-    config: VGGTConfig,
-    tensors: Iterable[tuple[str, Tensor]],
-    dtype: torch.dtype,
-    device: torch.device,
+    model: VGGT, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype, device: torch.device
 ) -> VGGT:
-    model = skeleton(config)
-    precise = precise_parameters(model)
+    kinds = dict.fromkeys(precise_parameters(model), torch.float32) | packed_dtypes(model)
     # copy=True cuts the tie to the file, so that its mapping can go.
-    kept = {
-        name: tensor.to(device, torch.float32 if name in precise else dtype, copy=True)
-        for name, tensor in tensors
-    }
+    kept = {name: tensor.to(device, kinds.get(name, dtype), copy=True) for name, tensor in tensors}
     model.load_state_dict(kept, strict=True, assign=True)
+    prepare(model)
     return model.eval().requires_grad_(False)
 
 
@@ -89,7 +84,7 @@ def _assign_content(
 ) -> VGGT:
     config = _wanted_heads(path, recognise(path, shapes_of(content)), heads)
     tensors = ((name, content[name]) for name in _of_network(content, config))
-    return _assign(config, tensors, dtype, device)
+    return _assign(skeleton(config), tensors, dtype, device)
 
 
 def _license(source: str | Path, stated: str) -> str:
@@ -130,13 +125,15 @@ def load(
         model.license = _license(source, hub.UNKNOWN_LICENSE)
         return model
     header = read_header(path)
-    if header.recipe is not None:
-        raise refusal(path, f"compressed with {header.recipe}, which needs a newer version")
     config = _wanted_heads(path, header.config, heads)
     names = list(_of_network(header.shapes, config))
-    count = sum(math.prod(header.shapes[name]) for name in names)
-    memory.require_weights(path, count * precision.itemsize, target)
-    model = _assign(config, read_safetensors(path, names), precision, target)
+    model = skeleton(config, header.recipe, precision, header.smoothed)
+    packed = packed_dtypes(model)
+    need = sum(
+        math.prod(header.shapes[name]) * packed.get(name, precision).itemsize for name in names
+    )
+    memory.require_weights(path, need, target)
+    model = _assign(model, read_safetensors(path, names), precision, target)
     model.license = _license(source, header.license)
     return model
 
@@ -200,7 +197,7 @@ def save(model: VGGT, path: str | Path, license: str | None = None) -> Path:
     data = {
         "format": FORMAT,
         "config": model.config.to_dict(),
-        "recipe": None,
+        "recipe": model.recipe.to_data() if model.recipe else None,
         "license": license or model.license or hub.UNKNOWN_LICENSE,
     }
     tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}

@@ -60,7 +60,7 @@ def info(
         f"{config.depth} alternating pairs, patch {config.patch_size}",
         f"  heads       {', '.join(config.heads)}",
         f"  stored as   {', '.join(f'{name} ({count} tensors)' for name, count in stored.items())}",
-        f"  recipe      {weights.recipe or 'none (float)'}",
+        f"  recipe      {weights.recipe.name if weights.recipe else 'none (float)'}",
         f"  licence     {weights.license}",
         f"  memory      {kind} on {target}: {size_text(loaded)} of weights, and about "
         f"{size_text(run)} for {views} views of {width}x{height}; {size_text(free)} are free",
@@ -72,7 +72,7 @@ def info(
         "parts": dict(parts),
         "config": config.to_dict(),
         "stored": dict(stored),
-        "recipe": weights.recipe,
+        "recipe": weights.recipe.name if weights.recipe else None,
         "license": weights.license,
         "device": str(target),
         "dtype": kind,

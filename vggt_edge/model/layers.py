@@ -20,6 +20,15 @@ Tables = tuple[Tensor, Tensor]
 class Linear(nn.Linear):
     """A linear layer that takes any precision and computes in its weights'."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the output."""
+        return self.weight.dtype
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """``forward`` and an exact GELU."""
+        return F.gelu(self(x))
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
@@ -62,7 +71,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., out)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1.gelu(x))
 
 
 class Attention(nn.Module):
@@ -151,7 +160,7 @@ class Block(nn.Module):
         batch, count, per_view, width = x.shape
         attn = self.attn
         shape = (batch, attn.heads, count * per_view, width // attn.heads)
-        dtype = attn.qkv.weight.dtype
+        dtype = attn.qkv.dtype
         k, v = x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype)
         for start in range(0, count, views):
             part = x[:, start : start + views]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ..recipe import Recipe
 from ..sparse_plan import SparsePlan
 from ..sparsity import Sparsity
 from . import sparse
@@ -62,6 +63,7 @@ class VGGT(nn.Module):
     """
 
     license = ""  # of the weights, as far as their file says
+    recipe: Recipe | None = None  # of compressed weights
     sparsity: Sparsity | None = None  # set by make_sparse; forward is then handed a plan
 
     def __init__(self, config: VGGTConfig):

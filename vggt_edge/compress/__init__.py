@@ -1,0 +1,1 @@
+"""What decides how a network is quantized; what runs it is in ``model``."""

@@ -1,0 +1,103 @@
+"""Quantized layers in place of float ones, in a network that keeps running in between."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+from ..model.layers import Linear
+from ..model.quantized import (
+    QuantLinear,
+    hadamard_signs,
+    pack_nibbles,
+    rotate,
+    schemes,
+    seed_of,
+)
+from ..model.vggt import VGGT
+from ..recipe import Recipe, Scheme
+from .nearest import Codes, nearest
+
+
+def behind(weight: Tensor, scheme: Scheme, path: str, gain: Tensor | None = None) -> Tensor:
+    """(outputs, inputs) float32 weights as the codes see them: rotated, then divided by the gain.
+
+    Args:
+        weight: of the float layer.
+        scheme: says whether inputs are rotated.
+        path: of the layer, which seeds the rotation.
+        gain: (inputs,) factors on the rotated inputs.
+    """
+    weight = weight.float()
+    if scheme.hadamard:
+        signs = hadamard_signs(weight.shape[1], seed_of(path)).to(weight.device)
+        weight = rotate(weight, signs)
+    return weight if gain is None else weight / gain
+
+
+def quantized(
+    linear: Linear,
+    path: str,
+    scheme: Scheme,
+    codes: Codes,
+    gain: Tensor | None = None,
+    clip: float = 1.0,
+) -> QuantLinear:
+    """A quantized layer from its codes.
+
+    Args:
+        linear: the float layer it stands for; its bias and precision are kept.
+        path: where it stands in the network.
+        scheme: its precision.
+        codes: of ``behind(linear.weight, scheme, path, gain)``.
+        gain: (inputs,) factors on the inputs, or None.
+        clip: share of each token's range that is kept.
+    """
+    layer = QuantLinear(
+        linear.in_features, linear.out_features, scheme, linear.dtype, gain is not None,
+        seed_of(path),
+    )  # fmt: skip
+    layer.codes = pack_nibbles(codes.codes) if scheme.weight_bits == 4 else codes.codes
+    layer.scale = codes.scale.float()
+    bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
+    layer.bias = bias.detach().float()
+    layer.clip = torch.tensor(float(clip))
+    if codes.multiplier is not None:
+        layer.multiplier = codes.multiplier
+    if gain is not None:
+        layer.gain = gain.float()
+    return layer
+
+
+def place(model: nn.Module, path: str, layer: nn.Module) -> None:
+    """Put a layer at a path."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, layer)
+
+
+@torch.no_grad()
+def round_to_nearest(model: VGGT, recipe: Recipe, search: bool = True) -> VGGT:
+    """Quantize a float network in place, layer by layer, without any data; returns it.
+
+    Args:
+        model: from ``load``; each float layer goes as soon as its codes are there.
+        recipe: which layer gets which precision.
+        search: search for the clipping of least weight error.
+
+    Raises:
+        RecipeError: the network is quantized already, or the recipe names no layer of it.
+    """
+    if model.recipe is not None:
+        raise RecipeError(f"the network is compressed with {model.recipe.name} already")
+    chosen = schemes(model, recipe)
+    if not chosen:
+        raise RecipeError(f"{recipe.name} matches no layer of this network that it can hold")
+    for path, scheme in chosen.items():
+        linear = model.get_submodule(path)
+        if not isinstance(linear, Linear):
+            raise TypeError(f"{path} is {type(linear).__name__}")
+        weight = behind(linear.weight.detach(), scheme, path)
+        place(model, path, quantized(linear, path, scheme, nearest(weight, scheme, search=search)))
+    model.recipe = recipe
+    return model

@@ -1,0 +1,292 @@
+// Integer matrix products for x86 with AVX512-VNNI, and what stands right before and after them.
+//
+// Weights are kept as unsigned bytes (code + 128) in panels of 64 columns: panel, then groups of
+// four k, then column, then k within the group, so that one 64-byte load holds four k of sixteen
+// columns, as vpdpbusd wants them. Four-bit panels hold two such loads in one: low nibbles the
+// first, high nibbles the second.
+//
+// Activations are signed bytes with one scale and one zero point a row:
+//     x = scale * (q - zero)
+// and a product is therefore
+//     y[m][n] = scale[m] * step[n] * (sum_k q w8 - 128 * sum_k q - zero[m] * sum_k w) + bias[n]
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROWS 6
+#define COLS 64
+
+typedef uint16_t bf16;
+
+static inline __m512 load_bf16(const bf16 *p) {
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+
+static inline void store_bf16(bf16 *p, __m512 v) {
+    // Round to nearest even; the inputs are finite.
+    __m512i bits = _mm512_castps_si512(v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+}
+
+static inline __m512 load_any(const void *x, int64_t i, int half) {
+    return half ? load_bf16((const bf16 *)x + i) : _mm512_loadu_ps((const float *)x + i);
+}
+
+static inline void store_any(void *y, int64_t i, int half, __m512 v) {
+    if (half) store_bf16((bf16 *)y + i, v);
+    else _mm512_storeu_ps((float *)y + i, v);
+}
+
+// exp(x) for x <= 0, relative error below 1e-6: 2^i * 2^f with a polynomial on [-0.5, 0.5].
+static inline __m512 exp_negative(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+    __m512 i = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 f = _mm512_sub_ps(t, i);
+    __m512 p = _mm512_set1_ps(1.5403530e-4f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.3333558e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, i);
+}
+
+// x * Phi(x) with erf after Abramowitz & Stegun 7.1.26 (absolute error below 2e-7).
+static inline __m512 gelu(__m512 x) {
+    __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
+    __m512 t = _mm512_div_ps(_mm512_set1_ps(1.0f),
+                             _mm512_fmadd_ps(_mm512_set1_ps(0.3275911f), z, _mm512_set1_ps(1.0f)));
+    __m512 p = _mm512_set1_ps(1.061405429f);
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+    p = _mm512_mul_ps(p, t);
+    __m512 tail = _mm512_mul_ps(p, exp_negative(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(z, z))));
+    // Phi(x) = 1 - tail / 2 for x >= 0, tail / 2 for x < 0
+    __m512 half = _mm512_mul_ps(tail, _mm512_set1_ps(0.5f));
+    __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    __m512 phi = _mm512_mask_mov_ps(_mm512_sub_ps(_mm512_set1_ps(1.0f), half), negative, half);
+    return _mm512_mul_ps(x, phi);
+}
+
+// Rows to signed codes in [low, high] with a scale and a zero point each.
+//   x (rows, width) float32 or bf16, `stride` apart; gain (width) or null multiplies x first;
+//   clip shrinks the range; q (rows, width) int8; sum (rows): 128 * sum of the codes.
+void quantize_rows(const void *x, int half, int64_t rows, int64_t width, int64_t stride,
+                   const float *gain, float clip, int low, int high,
+                   int8_t *q, float *scale, int32_t *zero, int32_t *sum) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t begin = r * stride, whole = width & ~15LL;
+        int8_t *out = q + r * width;
+        __m512 least = _mm512_setzero_ps(), most = _mm512_setzero_ps();
+        float lo = 0, hi = 0;
+        for (int64_t k = 0; k < whole; k += 16) {
+            __m512 v = load_any(x, begin + k, half);
+            if (gain) v = _mm512_mul_ps(v, _mm512_loadu_ps(gain + k));
+            least = _mm512_min_ps(least, v);
+            most = _mm512_max_ps(most, v);
+        }
+        lo = _mm512_reduce_min_ps(least) * clip;
+        hi = _mm512_reduce_max_ps(most) * clip;
+        float step = (hi - lo) / (float)(high - low);
+        if (!(step > 0)) step = 1;
+        float inverse = 1 / step;
+        int z = (int)lrintf((float)low - lo * inverse);
+        z = z < low ? low : z > high ? high : z;
+        __m512i total = _mm512_setzero_si512();
+        __m512 vi = _mm512_set1_ps(inverse);
+        __m512i vz = _mm512_set1_epi32(z);
+        for (int64_t k = 0; k < whole; k += 16) {
+            __m512 v = load_any(x, begin + k, half);
+            if (gain) v = _mm512_mul_ps(v, _mm512_loadu_ps(gain + k));
+            __m512i c = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(v, vi)), vz);
+            c = _mm512_min_epi32(_mm512_max_epi32(c, _mm512_set1_epi32(low)), _mm512_set1_epi32(high));
+            total = _mm512_add_epi32(total, c);
+            _mm_storeu_si128((__m128i *)(out + k), _mm512_cvtepi32_epi8(c));
+        }
+        scale[r] = step;
+        zero[r] = z;
+        sum[r] = 128 * _mm512_reduce_add_epi32(total);
+    }
+}
+
+// One orthonormal Walsh-Hadamard transform of every `block` neighbours of each float32 row, after
+// the signs are flipped. block: a power of two from 16.
+void hadamard_rows(float *x, int64_t rows, int64_t width, int64_t block, const float *sign) {
+    float norm = 1 / sqrtf((float)block);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        float *row = x + r * width;
+        for (int64_t k = 0; k < width; k++) row[k] *= sign[k] * norm;
+        for (int64_t b = 0; b < width; b += block) {
+            float *v = row + b;
+            for (int64_t h = 1; h < block; h *= 2) {
+                if (h < 16) {
+                    for (int64_t i = 0; i < block; i += 2 * h)
+                        for (int64_t j = i; j < i + h; j++) {
+                            float s = v[j] + v[j + h], d = v[j] - v[j + h];
+                            v[j] = s, v[j + h] = d;
+                        }
+                } else {
+                    for (int64_t i = 0; i < block; i += 2 * h)
+                        for (int64_t j = i; j < i + h; j += 16) {
+                            __m512 a = _mm512_loadu_ps(v + j), c = _mm512_loadu_ps(v + j + h);
+                            _mm512_storeu_ps(v + j, _mm512_add_ps(a, c));
+                            _mm512_storeu_ps(v + j + h, _mm512_sub_ps(a, c));
+                        }
+                }
+            }
+        }
+    }
+}
+
+typedef struct {
+    const float *scale;    // (rows)
+    const int32_t *zero;   // (rows)
+    const int32_t *sum;    // (rows) 128 * sum of codes
+    const float *step;     // (columns)
+    const int32_t *column; // (columns) sum of weight codes
+    const float *bias;     // (columns)
+    void *y;
+    int64_t stride;        // of y, in elements
+    int half, activate;
+} Ends;
+
+// What follows the product of `count` rows and 64 columns, of which `columns` - col exist.
+static void finish(const int32_t *acc, int count, int64_t row, int64_t col, int64_t columns,
+                   const Ends *e) {
+    for (int c = 0; c < 4 && col + 16 * c < columns; c++) {
+        int64_t n = col + 16 * c;
+        __m512i sums = _mm512_loadu_si512(e->column + n);
+        __m512 steps = _mm512_loadu_ps(e->step + n), bias = _mm512_loadu_ps(e->bias + n);
+        for (int r = 0; r < count; r++) {
+            int64_t m = row + r;
+            __m512i v = _mm512_load_si512(acc + r * COLS + 16 * c);
+            v = _mm512_sub_epi32(v, _mm512_set1_epi32(e->sum[m]));
+            v = _mm512_sub_epi32(v, _mm512_mullo_epi32(sums, _mm512_set1_epi32(e->zero[m])));
+            __m512 f = _mm512_mul_ps(_mm512_cvtepi32_ps(v), steps);
+            f = _mm512_fmadd_ps(f, _mm512_set1_ps(e->scale[m]), bias);
+            if (e->activate) f = gelu(f);
+            store_any(e->y, m * e->stride + n, e->half, f);
+        }
+    }
+}
+
+// The compiler keeps accumulators in registers only when each has a name of its own.
+#define EACH_6(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
+#define EACH_1(DO) DO(0)
+#define ZERO(R)                                                                                    \
+    __m512i a##R##0 = _mm512_setzero_si512(), a##R##1 = a##R##0, a##R##2 = a##R##0, a##R##3 = a##R##0;
+#define STEP(R)                                                                                    \
+    memcpy(&four, a + R * width + k, 4);                                                           \
+    v = _mm512_set1_epi32(four);                                                                   \
+    a##R##0 = _mm512_dpbusd_epi32(a##R##0, w0, v);                                                 \
+    a##R##1 = _mm512_dpbusd_epi32(a##R##1, w1, v);                                                 \
+    a##R##2 = _mm512_dpbusd_epi32(a##R##2, w2, v);                                                 \
+    a##R##3 = _mm512_dpbusd_epi32(a##R##3, w3, v);
+#define KEEP(R)                                                                                    \
+    _mm512_store_si512(acc + R * COLS, a##R##0);                                                   \
+    _mm512_store_si512(acc + R * COLS + 16, a##R##1);                                              \
+    _mm512_store_si512(acc + R * COLS + 32, a##R##2);                                              \
+    _mm512_store_si512(acc + R * COLS + 48, a##R##3);
+
+// COUNT rows x 64 columns over all of k.
+#define TILE(COUNT)                                                                                \
+    static void tile_##COUNT(const int8_t *q, int64_t width, const uint8_t *panel, int64_t row,    \
+                             int64_t col, int64_t columns, const Ends *e) {                        \
+        int32_t acc[COUNT * COLS] __attribute__((aligned(64)));                                    \
+        const int8_t *a = q + row * width;                                                         \
+        EACH_##COUNT(ZERO)                                                                         \
+        for (int64_t k = 0; k < width; k += 4, panel += 256) {                                     \
+            __m512i w0 = _mm512_load_si512(panel), w1 = _mm512_load_si512(panel + 64);             \
+            __m512i w2 = _mm512_load_si512(panel + 128), w3 = _mm512_load_si512(panel + 192), v;   \
+            int32_t four;                                                                          \
+            EACH_##COUNT(STEP)                                                                     \
+        }                                                                                          \
+        EACH_##COUNT(KEEP)                                                                         \
+        finish(acc, COUNT, row, col, columns, e);                                                  \
+    }
+TILE(1)
+TILE(6)
+
+static void rows_of_panel(const int8_t *q, int64_t rows, int64_t width, const uint8_t *panel,
+                          int64_t col, int64_t columns, const Ends *e) {
+    int64_t row = 0;
+    for (; row + ROWS <= rows; row += ROWS) tile_6(q, width, panel, row, col, columns, e);
+    for (; row < rows; row++) tile_1(q, width, panel, row, col, columns, e);
+}
+
+// A panel of nibbles to bytes (code * multiplier + 128).
+//   multiplier (width / group, 64) int8 for this panel, group a multiple of 4; null for all ones.
+static void expand(const uint8_t *nibbles, const int8_t *multiplier, int64_t group, int64_t width,
+                   uint8_t *panel) {
+    const __m512i low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
+    const __m512i bias = _mm512_set1_epi8((char)128);
+    for (int64_t k = 0; k < width; k += 4) {
+        for (int pair = 0; pair < 2; pair++, nibbles += 64, panel += 128) {
+            __m512i both = _mm512_loadu_si512(nibbles);
+            __m512i codes[2] = {_mm512_and_si512(both, low),
+                                _mm512_and_si512(_mm512_srli_epi16(both, 4), low)};
+            for (int i = 0; i < 2; i++) {
+                __m512i c = _mm512_sub_epi8(codes[i], eight);
+                if (multiplier) {
+                    // Each column's multiplier, four times over.
+                    const int8_t *m = multiplier + (k / group) * 64 + (2 * pair + i) * 16;
+                    __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)m));
+                    wide = _mm512_or_si512(wide, _mm512_slli_epi32(wide, 16));
+                    __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(c, 8), 8);
+                    __m512i odd = _mm512_srai_epi16(c, 8);
+                    even = _mm512_and_si512(_mm512_mullo_epi16(even, wide), _mm512_set1_epi16(255));
+                    odd = _mm512_slli_epi16(_mm512_mullo_epi16(odd, wide), 8);
+                    c = _mm512_or_si512(even, odd);
+                }
+                _mm512_store_si512(panel + 64 * i, _mm512_add_epi8(c, bias));
+            }
+        }
+    }
+}
+
+// y = activations times weights, see the head of this file.
+//   q (rows, width) int8; panels: ceil(columns / 64) panels; bits 8 or 4; columns a multiple of 16
+//   (steps, sums and bias are padded to 64 by the caller); y float32 or bf16 (half).
+// Returns 0, or 1 when there is no memory for the expanded panels.
+int multiply(const int8_t *q, const float *scale, const int32_t *zero, const int32_t *sum,
+             int64_t rows, int64_t width, const uint8_t *panels, int bits,
+             const int8_t *multiplier, int64_t group, const float *step, const int32_t *column,
+             const float *bias, int64_t columns, void *y, int64_t stride, int half, int activate) {
+    Ends e = {scale, zero, sum, step, column, bias, y, stride, half, activate};
+    int64_t count = (columns + COLS - 1) / COLS;
+    int failed = 0;
+#pragma omp parallel
+    {
+        uint8_t *scratch = NULL;
+        if (bits == 4 && posix_memalign((void **)&scratch, 64, width * COLS)) {
+#pragma omp atomic write
+            failed = 1;
+            scratch = NULL;
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t p = 0; p < count; p++) {
+            const uint8_t *panel = panels + p * width * COLS;
+            if (bits == 4) {
+                if (!scratch) continue;
+                expand(panels + p * width * (COLS / 2),
+                       multiplier ? multiplier + p * (width / group) * COLS : NULL, group, width,
+                       scratch);
+                panel = scratch;
+            }
+            rows_of_panel(q, rows, width, panel, p * COLS, columns, &e);
+        }
+        free(scratch);
+    }
+    return failed;
+}

@@ -1,0 +1,214 @@
+"""Integer matrix products on the CPU: tensors in and out of ``avx512.c``."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .build import library
+
+PANEL = 64  # columns of a weight panel
+WIDTH_MULTIPLE = 64  # inputs a layer must be a multiple of
+COLUMN_MULTIPLE = 16  # outputs a layer must be a multiple of
+
+
+class Rows(NamedTuple):
+    """Quantized activations: ``x = scale * (codes - zero)``, row by row.
+
+    codes  (rows, width) int8.
+    scale  (rows,) float32.
+    zero   (rows,) int32.
+    sums   (rows,) int32, 128 times the sum of a row's codes.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    sums: Tensor
+
+
+class Panels(NamedTuple):
+    """Weights as the kernels want them; see ``avx512.c``.
+
+    weights     (panels, width / 4, 64, 4) uint8 for 8 bits, half of that for 4.
+    bits        4 or 8.
+    multiplier  (panels, width / group, 64) int8, or None.
+    group       inputs that share a multiplier.
+    step        (panels * 64,) float32 scale of each column.
+    sums        (panels * 64,) int32 sum of each column's (multiplied) codes.
+    bias        (panels * 64,) float32.
+    """
+
+    weights: Tensor
+    bits: int
+    multiplier: Tensor | None
+    group: int
+    step: Tensor
+    sums: Tensor
+    bias: Tensor
+
+    def columns(self, start: int, stop: int) -> Panels:
+        """The panels of the columns ``start:stop``; ``start`` a multiple of 64."""
+        first, last = start // PANEL, -(-stop // PANEL)
+        flat = slice(first * PANEL, last * PANEL)
+        multiplier = None if self.multiplier is None else self.multiplier[first:last]
+        return self._replace(
+            weights=self.weights[first:last],
+            multiplier=multiplier,
+            step=self.step[flat],
+            sums=self.sums[flat],
+            bias=self.bias[flat],
+        )
+
+
+def _at(tensor: Tensor | None) -> ctypes.c_void_p | None:
+    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+
+
+def _padded(value: Tensor, columns: int) -> Tensor:
+    """Zeros after the first axis' end, up to whole panels."""
+    missing = -(-columns // PANEL) * PANEL - len(value)
+    padding = value.new_zeros((missing, *value.shape[1:]))
+    return torch.cat([value, padding]).contiguous()
+
+
+def pack(
+    codes: Tensor, bits: int, step: Tensor, bias: Tensor | None, multiplier: Tensor | None
+) -> Panels:
+    """Weights in panels.
+
+    Args:
+        codes: (columns, width) int8 codes.
+        bits: 8, or 4 for codes from -8 to 7.
+        step: (columns,) scale.
+        bias: (columns,) or None.
+        multiplier: (columns, width / group) int8 from 1, or None.
+    """
+    columns, width = codes.shape
+    full = codes.int()
+    group = width
+    if multiplier is not None:
+        group = width // multiplier.shape[1]
+        full = full * multiplier.int().repeat_interleave(group, dim=1)
+    sums = _padded(full.sum(dim=1, dtype=torch.int32), columns)
+    whole = _padded(codes, columns).view(-1, PANEL, width // 4, 4).transpose(1, 2)
+    if bits == 8:
+        weights = (whole.to(torch.int16) + 128).to(torch.uint8).contiguous()
+    else:
+        # Sixteen columns are one load; the second and fourth share bytes with the first and third.
+        loads = (whole + 8).to(torch.uint8).unflatten(2, (2, 2, 16))
+        weights = (loads[:, :, :, 0] | (loads[:, :, :, 1] << 4)).contiguous()
+    packed_multiplier = None
+    if multiplier is not None:
+        packed_multiplier = _padded(multiplier, columns).view(-1, PANEL, width // group)
+        packed_multiplier = packed_multiplier.transpose(1, 2).contiguous()
+    bias = step.new_zeros(columns) if bias is None else bias
+    return Panels(
+        weights,
+        bits,
+        packed_multiplier,
+        group,
+        _padded(step.float(), columns),
+        sums,
+        _padded(bias.float(), columns),
+    )
+
+
+def unpack(panels: Panels, columns: int) -> tuple[Tensor, Tensor | None]:
+    """Codes and multipliers back from ``pack``, exactly."""
+    weights = panels.weights
+    if panels.bits == 8:
+        whole = (weights.to(torch.int16) - 128).to(torch.int8)
+    else:
+        loads = torch.stack([weights & 15, weights >> 4], dim=3)
+        whole = loads.flatten(2, 4).to(torch.int8) - 8
+    codes = whole.transpose(1, 2).flatten(2).flatten(0, 1)[:columns].contiguous()
+    multiplier = panels.multiplier
+    if multiplier is not None:
+        multiplier = multiplier.transpose(1, 2).flatten(0, 1)[:columns].contiguous()
+    return codes, multiplier
+
+
+def quantize(x: Tensor, bits: int, gain: Tensor | None = None, clip: float = 1.0) -> Rows:
+    """(rows, width) float32 or bf16 to integers with a scale and a zero point per row.
+
+    Args:
+        x: rows of neighbouring numbers; width a multiple of 16.
+        bits: 8 or 4.
+        gain: (width,) float32 factors on x.
+        clip: share of a row's range that is kept.
+    """
+    if x.dtype not in (torch.float32, torch.bfloat16):
+        x = x.float()
+    if x.stride(1) != 1:
+        x = x.contiguous()
+    rows, width = x.shape
+    result = Rows(
+        torch.empty(rows, width, dtype=torch.int8),
+        torch.empty(rows),
+        torch.empty(rows, dtype=torch.int32),
+        torch.empty(rows, dtype=torch.int32),
+    )
+    library().quantize_rows(
+        _at(x),
+        int(x.dtype == torch.bfloat16),
+        ctypes.c_int64(rows),
+        ctypes.c_int64(width),
+        ctypes.c_int64(x.stride(0)),
+        _at(gain),
+        ctypes.c_float(clip),
+        -(1 << (bits - 1)),
+        (1 << (bits - 1)) - 1,
+        *map(_at, result),
+    )
+    return result
+
+
+def rotate_(x: Tensor, sign: Tensor, block: int) -> Tensor:
+    """Orthonormal Walsh-Hadamard transform of blocks of contiguous float32 rows, in place.
+
+    Args:
+        x: (rows, width).
+        sign: (width,) factors of 1 or -1, applied first.
+        block: a power of two from 16 that divides the width.
+    """
+    rows, width = x.shape
+    library().hadamard_rows(
+        _at(x), ctypes.c_int64(rows), ctypes.c_int64(width), ctypes.c_int64(block), _at(sign)
+    )
+    return x
+
+
+def multiply(
+    rows: Rows, panels: Panels, columns: int, dtype: torch.dtype, activate: bool = False
+) -> Tensor:
+    """(rows, columns) products in float32 or bf16, with bias, through an exact GELU if asked.
+
+    Raises:
+        MemoryError: when there is no room for one panel of expanded weights.
+    """
+    count, width = rows.codes.shape
+    y = torch.empty(count, columns, dtype=dtype)
+    failed = library().multiply(
+        *map(_at, rows),
+        ctypes.c_int64(count),
+        ctypes.c_int64(width),
+        _at(panels.weights),
+        panels.bits,
+        _at(panels.multiplier),
+        ctypes.c_int64(panels.group),
+        _at(panels.step),
+        _at(panels.sums),
+        _at(panels.bias),
+        ctypes.c_int64(columns),
+        _at(y),
+        ctypes.c_int64(columns),
+        int(dtype == torch.bfloat16),
+        int(activate),
+    )
+    if failed:
+        raise MemoryError("no memory to expand a panel of weights")
+    return y
