@@ -70,9 +70,8 @@ class Scheme:
         if group is not None and weight != 4:
             raise RecipeError(f"{text}: groups are for 4-bit weights; use w{weight}a{activation}")
         if group is not None and group not in GROUPS:
-            raise RecipeError(
-                f"{text}: groups of {sizes} inputs, not {group}"
-            )
+            sizes = ", ".join(map(str, GROUPS))
+            raise RecipeError(f"{text}: groups of {sizes} inputs, not {group}")
         return Scheme(weight, activation, group, bool(found[4]))
 
     def runs_on(self) -> dict[str, str]:

@@ -87,7 +87,7 @@ def command(
     if start is None:
         network = initialize(VGGT(PRESETS[preset]), seed)
     else:
-        network = load(start, device="cpu", dtype="float32")
+        network = load(start, device="cpu", dtype="float32").requires_grad_(True)
     network = network.to(target)
     trainer = Trainer(network, config)
     if start is not None:
