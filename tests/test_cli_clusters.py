@@ -13,6 +13,7 @@ from PIL import Image
 
 import vggt_edge as ve
 from vggt_edge import cli
+from vggt_edge.cli import clusters
 from vggt_edge.cli.clusters import cluster_size
 from vggt_edge.errors import InputError
 from vggt_edge.model.vggt import VGGT
@@ -106,6 +107,14 @@ def test_a_scene_in_metres_says_where_it_is(run, pictures, tmp_path, monkeypatch
     assert told["inliers"] == VIEWS and 55.68 < told["origin"]["latitude"] < 55.69
 
 
+def test_what_cannot_be_adjusted_is_written_as_it_was(run, pictures, tmp_path):
+    for path in pictures.iterdir():
+        Image.new("RGB", (128, 96), (90, 90, 90)).save(path)
+    _, told = run(pictures, "--bundle-adjust", "-f", "npz")
+    assert "not adjusted: bundle adjustment needs points that two images see" in told
+    assert (tmp_path / "out/scene.npz").exists()
+
+
 def test_pictures_without_gps_are_refused_before_the_work(run, pictures, tmp_path, capsys):
     for path in pictures.iterdir():
         Image.open(path).save(path)
@@ -124,12 +133,27 @@ def test_pictures_without_gps_are_refused_before_the_work(run, pictures, tmp_pat
         ("--cluster-size", 5, "--stream"),
         ("--cluster-size", 5, "--point-head"),
         ("--georeference", "--stream"),
+        ("--bundle-adjust", "--stream"),
     ],
 )
 def test_options_that_make_no_sense_are_usage_errors(run, pictures, bad):
     with pytest.raises(SystemExit) as stop:
         run(pictures, *bad)
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "package", "extra"),
+    [("--clusters=2", "scipy", "clusters"), ("--bundle-adjust", "pycolmap", "bundle")],
+)
+def test_a_package_that_is_missing_is_said_before_the_work(
+    run, pictures, monkeypatch, capsys, option, package, extra
+):
+    monkeypatch.setattr(clusters, "find_spec", lambda name: None if name == package else True)
+    with pytest.raises(SystemExit) as stop:
+        run(pictures, option)
+    assert stop.value.code == 1
+    assert f"pip install 'vggt-edge[{extra}]'" in capsys.readouterr().err
 
 
 def test_sizes_of_clusters():

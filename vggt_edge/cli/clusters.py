@@ -1,4 +1,4 @@
-"""The parts of ``vggt-edge reconstruct`` for more views than one pass holds, and for metres."""
+"""``vggt-edge reconstruct``: more views than one pass holds, bundle adjustment, and metres."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, MissingExtraError, NumericError
 from ..files import replacing
 from ..model.megaloc import MegaLoc
 from ..model.vggt import VGGT
 from ..retrieval.describe import SAME_PLACE, descriptors, method
+from ..scene.bundle import bundle_adjust_scene
 from ..scene.georeference import georeference, in_metres
 from ..scene.gps import read_positions
 from ..scene.reconstruct_clusters import ClusterReconstruction, reconstruct_clusters
@@ -78,6 +80,27 @@ def folders(scenes: Sequence[Scene], out: Path) -> list[Path]:
     if len(scenes) == 1:
         return [out]
     return [out / f"part_{number}" for number, _ in enumerate(scenes, start=1)]
+
+
+def adjusted(scene: Scene) -> Scene:
+    """The scene after bundle adjustment; as it was, with a warning, if nothing can be matched."""
+    try:
+        return bundle_adjust_scene(scene)
+    except (InputError, NumericError) as error:
+        logger.warning("not adjusted: %s", error)
+        return scene
+
+
+def require_packages(clusters: bool, bundle_adjust: bool) -> None:
+    """Refuse, before the work, what needs packages that are not there.
+
+    Raises:
+        MissingExtraError: scipy for clusters, or pycolmap for bundle adjustment, is missing.
+    """
+    if clusters and find_spec("scipy") is None:
+        raise MissingExtraError("scipy", "clusters", "--clusters")
+    if bundle_adjust and find_spec("pycolmap") is None:
+        raise MissingExtraError("pycolmap", "bundle", "--bundle-adjust")
 
 
 def require_positions(views: Views) -> None:

@@ -168,6 +168,13 @@ def command(
             "to georeference.json.",
         ),
     ] = False,
+    bundle_adjust: Annotated[
+        bool,
+        typer.Option(
+            "--bundle-adjust",
+            help="Match patches between the pictures and adjust cameras and depths to them.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
@@ -206,8 +213,12 @@ def command(
         raise InputError(f"unknown retrieval {retrieval!r}: use {', '.join(METHODS)}")
     if watch is not None and (len(inputs) != 1 or limit is not None):
         raise InputError("--watch takes one folder and no --limit")
-    if stream and (clusters or cluster_size or georeference):
-        raise InputError("--stream does not go with --clusters, --cluster-size or --georeference")
+    if stream and (clusters or cluster_size or georeference or bundle_adjust):
+        raise InputError(
+            "--stream does not go with --clusters, --cluster-size, --georeference or "
+            "--bundle-adjust"
+        )
+    in_clusters.require_packages(bool(clusters or cluster_size), bundle_adjust)
     if point_head and (clusters or cluster_size):
         raise InputError("--point-head does not go with --clusters or --cluster-size")
     if confidence_percentile >= 100:
@@ -290,6 +301,8 @@ def command(
         else:
             scenes = [reconstruct(network, views, progress=progress, **keep)]
     places = in_clusters.folders(scenes, out)
+    if bundle_adjust:
+        scenes = [in_clusters.adjusted(scene) for scene in scenes]
     if georeference:
         scenes = [in_clusters.to_metres(*pair) for pair in zip(scenes, places, strict=True)]
     results: dict[str, tuple[Path, str]] = {}
