@@ -147,7 +147,9 @@ def test_a_second_run_predicts_nothing_and_two_models_are_compared(
     assert not caught.value.code
     after = {path: path.stat().st_mtime_ns for path in finished.out.rglob("*.npz")}
     assert before.items() <= after.items() and len(after) == len(before) + 3
-    deltas = json.loads(out.splitlines()[-1])["deltas"]
+    data = json.loads(out.splitlines()[-1])
+    assert [one["reused"] for one in data["methods"]] == [3, 0, 3]
+    deltas = data["deltas"]
     assert deltas["of"] == ["copy", "pocket"]
     assert all(one["mean"] == one["low"] == one["high"] == 0 for one in deltas["metrics"].values())
     assert "copy - pocket" in out

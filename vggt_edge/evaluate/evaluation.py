@@ -113,6 +113,7 @@ class Evaluation:
             "identity": result.method.identity,
             "size": result.method.size,
             "mode": result.method.mode,
+            "reused": result.reused,
             "summary": _plain(self.summary(result)),
             "recordings": result.scores,
         }

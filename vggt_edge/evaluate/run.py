@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,9 @@ class Result:
     """
 
     method: Method
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
-    reused: int = 0
+    scores: dict[str, dict[str, float]]
+    files: dict[str, Path]
+    reused: int
 
     def values(self, metric: str) -> dict[str, float]:
         """The metric of every recording that has it."""
@@ -112,22 +112,21 @@ def evaluate(
         OutputError: the folder cannot be written.
     """
     place = folder / method.name / dataset
-    result = Result(method)
+    files: dict[str, Path] = {}
+    scores: dict[str, dict[str, float]] = {}
     reused = 0
     for recording in _bar(recordings, f"predict {method.name}", progress):
-        path = place / f"{recording.name}.npz"
-        reused += _predict(method, recording, path)
-        result.files[recording.name] = path
+        files[recording.name] = place / f"{recording.name}.npz"
+        reused += _predict(method, recording, files[recording.name])
     for recording in _bar(recordings, f"score {method.name}", progress):
-        prediction = read_prediction(result.files[recording.name])
-        row = score(protocol, recording, prediction)
-        result.scores[recording.name] = {k: v for k, v in row.items() if math.isfinite(v)}
-    if not method.baseline and not any(result.scores.values()):
+        row = score(protocol, recording, read_prediction(files[recording.name]))
+        scores[recording.name] = {name: v for name, v in row.items() if math.isfinite(v)}
+    if not method.baseline and not any(scores.values()):
         raise InputError(
             f"protocol {protocol.name} finds nothing to score in {dataset}: it needs a truth that "
             f"the data lack, or an output that {method.name} lacks; try --protocol vggt-edge"
         )
-    return Result(method, result.scores, result.files, reused)
+    return Result(method, scores, files, reused)
 
 
 def read_prediction(path: Path) -> Prediction:
