@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +87,7 @@ def test_closing_the_loop_shares_out_drift(walk, likeness, seed):
 
 def test_frames_in_order_need_no_descriptors():
     truth = make_walk(80, turns=0.8)
-    result = reconstruct_clusters(Oracle(truth), truth.views, **DIALS)
+    result = reconstruct_clusters(Oracle(truth), truth.views, in_order=True, **DIALS)
     (scene,) = result.scenes
     assert trajectory_error(scene.cameras, truth.cameras) < 1e-6
 
@@ -254,6 +256,28 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(walk, likeness, tmp_
         )
 
 
+def test_a_disk_that_fills_up_is_one_clear_error_and_the_rest_is_resumed(
+    walk, likeness, tmp_path, monkeypatch
+):
+    run = {"similarity": likeness, "folder": tmp_path, **DIALS}
+    room = iter(range(2))
+
+    def write(path, data, honest=Path.write_bytes):
+        if next(room, None) is None:
+            honest(path, data[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return honest(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", write)
+        with pytest.raises(OutputError, match="No space left on device"):
+            reconstruct_clusters(Oracle(walk), walk.views, **run)
+    assert len(list(tmp_path.iterdir())) == 2, "what was written is whole"
+    oracle = Oracle(walk)
+    reconstruct_clusters(oracle, walk.views, **run)
+    assert len(oracle.calls) == 4
+
+
 def test_the_executor_gets_pure_tasks(walk, likeness):
     """Functions and items survive pickling, as executors on other machines need."""
 
@@ -273,8 +297,9 @@ def test_the_executor_gets_pure_tasks(walk, likeness):
 
 def test_a_network_is_a_predictor(tiny_model):
     views = make_walk(10, height=28, width=42).views
-    result = reconstruct_clusters(tiny_model, views, size=6, overlap=2)
+    result = reconstruct_clusters(tiny_model, views, size=6, overlap=2, keep_outliers=True)
     assert sum(len(scene.views) for scene in result.scenes) == 10
+    assert result.left_out == {}
     same = identity_of(ModelPredictor(tiny_model))
     assert same == identity_of(ModelPredictor(tiny_model))
     tiny_model.camera_head.token_norm.bias.data[0] += 1
@@ -301,6 +326,10 @@ def test_points_of_overlapping_clusters_are_kept_once(walk, likeness):
 def test_bad_calls_are_refused(walk):
     with pytest.raises(InputError, match="no views"):
         reconstruct_clusters(Oracle(walk), walk.views[[]])
+    with pytest.raises(InputError, match="give one of"):
+        reconstruct_clusters(Oracle(walk), walk.views)
+    with pytest.raises(InputError, match="give one of"):
+        reconstruct_clusters(Oracle(walk), walk.views, similarity=np.eye(90), in_order=True)
     with pytest.raises(InputError, match="3 descriptors for 90 views"):
         reconstruct_clusters(Oracle(walk), walk.views, descriptors=np.ones((3, 4)))
     with pytest.raises(InputError, match="lower the threshold"):

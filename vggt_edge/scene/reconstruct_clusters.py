@@ -15,6 +15,8 @@ import numpy as np
 
 from ..errors import InputError, VGGTEdgeError
 from ..model.vggt import VGGT
+from ..retrieval.describe import SAME_PLACE, method
+from ..retrieval.describe import descriptors as describe
 from ..types import Prediction, Scene, Views
 from .cluster_passes import Executor, ModelPredictor, Predictor, identity_of, run_passes
 from .cluster_store import ClusterStore
@@ -23,7 +25,7 @@ from .fuse import fuse
 from .links import Link, bridge_edges, shared_edge
 from .merge import Owner, merge_predictions, without_duplicates
 from .pose_graph import Edge, PoseGraph, optimize_pose_graph
-from .retrieval_graph import retrieval_graph, sequence_graph
+from .retrieval_graph import RetrievalGraph, retrieval_graph, sequence_graph
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,8 @@ def reconstruct_clusters(
     *,
     descriptors: np.ndarray | None = None,
     similarity: np.ndarray | None = None,
-    threshold: float = 0.3,
+    in_order: bool = False,
+    threshold: float | None = None,
     neighbours: int = 12,
     size: int = 60,
     overlap: int = 12,
@@ -80,11 +83,13 @@ def reconstruct_clusters(
         model: a network from ``load``, or anything that makes a Prediction with cameras and depth
             of Views.
         views: from ``read_views``, in any order.
-        descriptors: (S, D) of the views, for retrieval; or
-        similarity: (S, S) between them. Without either the views count as a video: each is linked
-            to those before and after it, and no loop is looked for.
-        threshold: views less similar than this are not linked; what is right depends on the
-            descriptor.
+        descriptors: (S, D) of the views, by which it is seen which may show one place; or
+        similarity: (S, S) between them; or
+        in_order: the views are frames in the order they were taken: each is linked to those before
+            and after it, and no loop is looked for. Without any of the three a network describes
+            the views itself.
+        threshold: views less similar than this are not linked. What is right depends on the
+            descriptor: None takes what was measured for the network's own, else 0.3.
         neighbours: links that each view may propose.
         size: most views in a pass.
         overlap: views that neighbouring clusters share.
@@ -108,9 +113,11 @@ def reconstruct_clusters(
     """
     if not len(views):
         raise InputError("no views to reconstruct")
-    clustering = _cluster(
-        views, descriptors, similarity, threshold, neighbours, size, overlap, keep_outliers
-    )
+    if isinstance(model, VGGT) and descriptors is None and similarity is None and not in_order:
+        descriptors = describe(model, views, progress=progress)
+        threshold = SAME_PLACE[method(model)] if threshold is None else threshold
+    graph = _graph(views, descriptors, similarity, in_order, threshold, neighbours)
+    clustering = _cluster(graph, size, overlap, keep_outliers)
     clusters = clustering.clusters
     bridges = clustering.bridges if close_loops else ()
     passes = [*(c.frames for c in clusters), *(b.frames for b in bridges)]
@@ -133,14 +140,14 @@ def reconstruct_clusters(
             return prediction
 
         tied = list(_tie(clusters, bridges, failed, load, tolerance, min_inlier_ratio))
-        graph = optimize_pose_graph(len(passes), [edge for _, edges in tied for edge in edges])
+        placed = optimize_pose_graph(len(passes), [edge for _, edges in tied for edge in edges])
         owners = _owners(clusters, failed, load)
         left_out = _left_out(views.names, clustering, owners, failed)
         scenes = []
-        for frames in _worlds(owners, graph):
+        for frames in _worlds(owners, placed):
             scene = fuse(
                 merge_predictions(
-                    views[frames], [owners[i] for i in frames], load, graph.world_from_node
+                    views[frames], [owners[i] for i in frames], load, placed.world_from_node
                 ),
                 percentile=percentile,
                 mask_sky=mask_sky,
@@ -154,36 +161,39 @@ def reconstruct_clusters(
         names = [name for name, why in left_out.items() if why == reason]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         logger.warning("left out %s%s: %s", ", ".join(names[:_NAMED]), more, reason)
-    return ClusterReconstruction(tuple(scenes), left_out, clusters, _doubted(tied, graph))
+    return ClusterReconstruction(tuple(scenes), left_out, clusters, _doubted(tied, placed))
 
 
-def _cluster(
+def _graph(
     views: Views,
     descriptors: np.ndarray | None,
     similarity: np.ndarray | None,
-    threshold: float,
+    in_order: bool,
+    threshold: float | None,
     neighbours: int,
-    size: int,
-    overlap: int,
-    keep_outliers: bool,
-) -> Clustering:
-    if descriptors is None and similarity is None:
-        graph = sequence_graph(len(views), max(neighbours, overlap))
-    else:
-        graph = retrieval_graph(
-            descriptors=descriptors,
-            similarity=similarity,
-            neighbours=neighbours,
-            threshold=threshold,
-        )
+) -> RetrievalGraph:
+    if sum((descriptors is not None, similarity is not None, in_order)) != 1:
+        raise InputError("give one of descriptors, similarity and in_order=True")
+    if in_order:
+        return sequence_graph(len(views), neighbours)
+    graph = retrieval_graph(
+        descriptors=descriptors,
+        similarity=similarity,
+        neighbours=neighbours,
+        threshold=0.3 if threshold is None else threshold,
+    )
     if graph.count != len(views):
         raise InputError(
             f"{graph.count} descriptors for {len(views)} views: give one for each view, in order"
         )
+    return graph
+
+
+def _cluster(graph: RetrievalGraph, size: int, overlap: int, keep_outliers: bool) -> Clustering:
     clustering = cluster_views(graph, size=size, overlap=overlap, keep_outliers=keep_outliers)
     if not clustering.clusters:
         raise InputError(
-            f"of {len(views)} views none resembles another: lower the threshold, or keep outliers"
+            f"of {graph.count} views none resembles another: lower the threshold, or keep outliers"
         )
     return clustering
 
