@@ -127,8 +127,8 @@ def command(
             for name, port in result.files[0].inputs.items()
         ),
         *(
-            f"  {entry.name:<12}{'x'.join(map(str, entry.shape))}, off the network by "
-            f"{100 * entry.mean_relative_error:.3g} % on average, correlation "
+            f"  {entry.name:<12}{'x'.join(map(str, entry.shape))}, off the network by at most "
+            f"{100 * entry.relative_error:.3g} % of its largest value, correlation "
             f"{entry.correlation:.6f}"
             for entry in result.artefact
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import cast
 
@@ -145,6 +146,8 @@ class DenseHead(nn.Module):
 
     def __init__(self, source: dense.DenseHead, rows: int, cols: int, confidence: bool, form: Form):
         super().__init__()
+        if any(parameter.dtype != torch.float32 for parameter in source.parameters()):
+            source = copy.deepcopy(source).float()
         self.grid = (rows, cols)
         self.confidence = confidence
         patch, scratch = source.patch_size, source.scratch

@@ -179,6 +179,9 @@ def quantize(
     odd = runner.linears_with_rows_not_of(blocks_of(rules))
     rules += [rule for name in odd for rule in scoped((INT8,), rf"^{re.escape(name)};?$")]
     with replacing(path) as temporary, _hushed():
+        # The quantizer makes executable files; keep the mode of any new file.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             quantizer = module.Quantizer(str(source))
             quantizer.load_quantization_recipe(rules)
@@ -189,6 +192,7 @@ def quantize(
             quantizer.quantize(
                 measured, serialize_to_path=str(temporary), enable_progress_report=False
             )
+            temporary.chmod(mode)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError) as error:
             raise ExportError(f"LiteRT's quantizer failed: {_first_line(error)}") from error
     return path

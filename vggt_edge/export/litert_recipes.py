@@ -141,12 +141,13 @@ _RENAMED = (
     (r"^aggregator(\.|$)", r"trunk\1"),
     (r"^camera_head\.trunk\.", "camera.block"),
     (r"^camera_head\.pose_branch\.", "camera."),
+    (r"^camera_head\.poseLN_modulation\.1", "camera.(shift|scale|gate)"),
     (r"^camera_head(\.|$)", r"camera\1"),
     (r"^depth_head\.scratch\.layer(\d)_rn", lambda m: f"depth.adapt{int(m[1]) - 1}"),
     (r"^depth_head\.scratch\.refinenet(\d)", lambda m: f"depth.fusion{int(m[1]) - 1}"),
     (r"^depth_head\.scratch\.output_conv1", "depth.enlarge"),
     (r"^depth_head\.scratch\.output_conv2\.0", "depth.output_conv"),
-    (r"^depth_head\.scratch\.output_conv2\.2", "depth.depth"),
+    (r"^depth_head\.scratch\.output_conv2\.2", "depth.(depth|certainty)"),
     (r"^depth_head\.projects\.", "depth.project"),
     (r"^depth_head\.resize_layers\.0", "depth.spread4"),
     (r"^depth_head\.resize_layers\.1", "depth.spread2"),
@@ -178,8 +179,10 @@ def scope_regex(path: str) -> str:
     parts = []
     for part in rewritten_path(path).split("."):
         name = "".join(
-            {"*": "[^/;]*", "?": "[^/;]"}.get(piece, piece if piece[0] == "[" else re.escape(piece))
-            for piece in re.findall(r"\[[^\]]*\]|\*|\?|[^*?\[]+", part)
+            {"*": "[^/;]*", "?": "[^/;]"}.get(
+                piece, piece if piece[0] in "[(" else re.escape(piece)
+            )
+            for piece in re.findall(r"\[[^\]]*\]|\([^)]*\)|\*|\?|[^*?\[(]+", part)
         )
         parts.append(rf"[^/;]*_{name}")
     return r"(^|/)" + "/".join(parts) + r"(?=[/;]|$)"
