@@ -68,6 +68,22 @@ def golden_model(golden: dict[str, torch.Tensor]) -> VGGT:
     return model.eval().requires_grad_(False)
 
 
+@torch.no_grad()
+def make_views_matter(model: VGGT) -> VGGT:
+    """Large weights where views look at each other, so that what they see shows in the output."""
+    for block in model.aggregator.global_blocks:
+        block.attn.qkv.weight.mul_(8)
+        block.ls1.gamma.fill_(1.0)
+    head = model.camera_head
+    for block in head.trunk:
+        block.attn.qkv.weight.mul_(8)
+        block.ls1.gamma.fill_(1.0)
+    head.embed_pose.weight.mul_(20)
+    head.poseLN_modulation[1].weight.mul_(20)
+    head.pose_branch.fc2.weight.mul_(100)
+    return model
+
+
 @pytest.fixture
 def tiny_model() -> VGGT:
     """A network with all heads and random weights, milliseconds a pass."""

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CONFIG
+from conftest import TINY_CONFIG, make_views_matter
 
 from vggt_edge import memory
 from vggt_edge.attention import make_sparse
@@ -23,10 +23,7 @@ VIEWS, ANCHORS = 9, [0, 4, 6]
 @pytest.fixture
 def model() -> VGGT:
     config = dataclasses.replace(TINY_CONFIG, heads=("camera", "depth", "point"))
-    network = initialize(VGGT(config), seed=1).eval().requires_grad_(False)
-    for block in network.aggregator.global_blocks:  # so that what is attended to matters
-        block.attn.qkv.weight.mul_(8)
-        block.ls1.gamma.fill_(1.0)
+    network = make_views_matter(initialize(VGGT(config), seed=1).eval().requires_grad_(False))
     return make_sparse(network, "anchors", k=3, stride=2)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import TINY_CONFIG
+from conftest import TINY_CONFIG, make_views_matter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,11 +26,7 @@ HEADS = ("camera", "depth")
 @pytest.fixture(scope="module")
 def model() -> VGGT:
     config = dataclasses.replace(TINY_CONFIG, heads=HEADS)
-    network = initialize(VGGT(config), seed=1).eval().requires_grad_(False)
-    for block in network.aggregator.global_blocks:  # so that what is attended to matters
-        block.attn.qkv.weight.mul_(8)
-        block.ls1.gamma.fill_(1.0)
-    return network
+    return make_views_matter(initialize(VGGT(config), seed=1).eval().requires_grad_(False))
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +195,26 @@ def test_most_alike_tokens_are_merged_and_everybody_has_an_answer():
         count = len(tokens) - min(len(roles.sources), round(share * len(tokens)))
         assert set(where.tolist()) == set(range(count))
         assert where[source] == where[target]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_merged_tokens_are_averaged_and_share_the_answer(chunk):
+    torch.manual_seed(0)
+    layout = TokenLayout(3, 2, 4, 4)
+    block = Block(16, 2, scale=1.0, qk_norm=True).requires_grad_(False)
+    tables = rotary_tables(layout, 8)
+    x = torch.randn(1, 3, layout.per_view, 16)
+    normed = block.norm1(x)
+    where = merge.destinations(normed.flatten(0, 2), 0.5, layout)
+    triple = (block.attn.queries(normed, tables), *block.attn.keys_values(normed, tables))
+    groups = [where == i for i in range(int(where.max()) + 1)]
+    q, k, v = (torch.stack([t[:, :, g].mean(2) for g in groups], dim=2) for t in triple)
+    seen = torch.nn.functional.scaled_dot_product_attention(q, k, v)[:, :, where]
+    expected = x + block.ls1(block.attn.merge(seen).view_as(x))
+    expected = expected + block.ls2(block.mlp(block.norm2(expected)))
+    merge.update(block, x, tables, chunk, 0.5, layout)
+    assert len(groups) < len(where)
+    assert torch.allclose(x, expected, atol=1e-5)
 
 
 def test_a_sparse_model_is_never_silently_dense(model, images, monkeypatch):
