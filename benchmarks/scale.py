@@ -268,7 +268,10 @@ def main() -> None:
         print(record.write(f"scale_kernel{args.name}", kernel(args.views, args.k, args.rounds)))
         return
     args.scratch.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[dict] = []
+    options = ("model", "source", "k", "dtype", "batch", "threads")
+    data = {name: getattr(args, name) for name in options} | {"rows": rows}
+    name = f"scale_{args.what}_{Path(args.model).stem}_{args.source}{args.name}"
     for count in args.views:
         place = prepare(args.source, count, args.size, args.scratch)
         for mode in ("stream",) if args.what == "stream" else args.modes:
@@ -284,10 +287,9 @@ def main() -> None:
             }
             rows.append(child(request))
             print(json.dumps(rows[-1]), flush=True)
-    options = ("model", "source", "k", "dtype", "batch", "threads")
-    data = {name: getattr(args, name) for name in options} | {"rows": rows}
-    name = f"scale_{args.what}_{Path(args.model).stem}_{args.source}{args.name}"
-    print(record.write(name, data))
+            # Written anew after every row: the last ones take longest and may never end.
+            path = record.write(name, data)
+    print(path)
 
 
 if __name__ == "__main__":
