@@ -15,7 +15,7 @@ import vggt_edge
 ROOT = Path(vggt_edge.__file__).parent
 # A folder counts as one. Fractions order the modules of one topic. What is new needs a floor.
 FLOORS = {
-    "errors": 0, "geometry": 0, "anchors": 0, "covisibility": 0,
+    "errors": 0, "geometry": 0, "anchors": 0, "covisibility": 0, "bootstrap": 0,
     "types": 0.1, "hardware": 0.1, "files": 0.1,
     "recipe": 0.1, "kernels": 0.2, "metrics": 0.2, "sparse_model": 0.2, "sparse_plan": 0.2, "sparsity": 0.3,
     "model": 1,
@@ -33,6 +33,7 @@ FLOORS = {
 }  # fmt: skip
 OPTIONAL = {"av", "pillow_heif", "OpenEXR", "rerun", "matplotlib", "huggingface_hub"}
 OPTIONAL |= {"pycolmap", "ray", "mcp", "scipy"}
+OPTIONAL |= {"litert_torch", "ai_edge_quantizer", "ai_edge_litert"}
 MODULES = {path.relative_to(ROOT).with_suffix("").parts: path for path in ROOT.rglob("*.py")}
 
 
