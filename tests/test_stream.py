@@ -64,6 +64,30 @@ def one_shot(model: VGGT, views: Views) -> Prediction:
     )
 
 
+def test_at_the_depth_of_vggt_1b_with_all_three_kinds_of_layers():
+    config = dataclasses.replace(
+        TINY_CONFIG, depth=24, taps=(4, 11, 17, 23), heads=("camera", "depth", "point")
+    )
+    network = initialize(VGGT(config), seed=1).eval().requires_grad_(False)
+    for block in network.aggregator.global_blocks:
+        block.attn.qkv.weight.mul_(8)
+    make_sparse(network, "anchors", k=3)
+    views = some_views()
+    sparsity = network.sparsity
+    assert sparsity is not None
+    plan = sparsity.plan(VIEWS, 24, anchors=ANCHORS)
+    assert {(layer.keys, layer.stride) for layer in plan.layers} == {
+        ("frame", (1, 1)),
+        ("anchors", (3, 3)),
+        ("anchors", (1, 1)),
+    }
+    whole = by_name([predict(network, views, plan=plan)])
+    assert_same(by_name(predict_stream(network, views, anchors=ANCHORS, batch=4)), whole)
+    make_sparse(network, "dense")
+    with pytest.raises(AssertionError):
+        assert_same(by_name([predict(network, views)]), whole, 1e-3)
+
+
 @pytest.mark.parametrize("batch", [1, 4, None])
 def test_a_stream_is_the_one_shot_result(model, batch):
     views = some_views()
