@@ -207,8 +207,7 @@ def lone_views(
     Args:
         descriptors: (S, D) unit rows.
         threshold: no other view reaches this cosine; ``retrieval.SAME_PLACE``.
-        score: least outlier score. By 2 and the threshold, 56 of 72 foreign pictures were found and
-            5 of 1,020 others accused (results/retrieval.json, pocket model).
+        score: least outlier score.
         support: see ``outlier_scores``.
     """
     if len(descriptors) < 4:

@@ -18,8 +18,8 @@ METHODS = {
     "tokens": "the encoder tokens of the model itself, no second network",
     "megaloc": "MegaLoc, a second network trained to recognise places",
 }
-# Cosine from which two views may well show one place. Tokens: results/retrieval.json, with the
-# pocket model. MegaLoc: what GTSfM uses (min_score); not measured here.
+# Cosine from which two views may well show one place. Tokens: chosen with the pocket
+# model, by benchmarks/retrieval.py. MegaLoc: what GTSfM uses (min_score); not measured here.
 SAME_PLACE = {"tokens": 0.35, "megaloc": 0.5}
 MEGALOC_CHUNK = 8
 

@@ -25,7 +25,7 @@ from ..model.vggt import VGGT
 from ..types import Views
 
 REFERENCE_SIZE = 112  # pixels a side of each picture in assets/reference.jpg
-# Chosen on the photographs of results/retrieval.json; neighbouring values do about as well there.
+# Chosen on the photographed sets of benchmarks/retrieval.py; neighbouring values do as well there.
 SAMPLED_VIEWS = 128
 SAMPLED_PATCHES = 64  # of each
 DIMENSIONS = 32
