@@ -141,6 +141,25 @@ def test_a_stream_goes_on_elsewhere(model):
     assert_same(rest, {name: whole[name] for name in rest})
 
 
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8-g32"])
+def test_a_compressed_network_streams_and_is_made_dense_again(model, scheme):
+    from vggt_edge.compress.apply import round_to_nearest
+    from vggt_edge.recipe import Recipe
+
+    views = some_views()
+    make_sparse(model, "dense")
+    exact = predict(model, views).depth
+    round_to_nearest(model, Recipe(scheme))
+    dense = predict(model, views)
+    assert not np.array_equal(dense.depth, exact)
+    make_sparse(model, "anchors", k=3, stride=2)
+    whole = by_name([one_shot(model, views)])
+    # Activations are rounded per token: what is a rounding apart can be an integer apart.
+    assert_same(by_name(predict_stream(model, views, anchors=ANCHORS, batch=2)), whole, 1e-3)
+    make_sparse(model, "dense")
+    assert np.array_equal(predict(model, views).depth, dense.depth)
+
+
 def test_what_comes_later_changes_nothing(model):
     views = some_views()
     a = by_name(predict_stream(model, views, anchors=ANCHORS))
