@@ -13,6 +13,7 @@ project's goals name. The real scenes are there to report on: nothing may be cho
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,7 @@ def run(name: str, model: Any, size: int, out: Path, **what: Any) -> Evaluation:
     """Evaluate into a folder of its own; prints the table."""
     task = prepare(views=VIEWS, **what)
     method = api.method(model, name, size=size)
-    found = api.finish_evaluation(task, [method], out, report=True, progress=True)
+    found = api.finish_evaluation(task, [method], out, report=True, progress=sys.stderr.isatty())
     print("\n".join([*table.lines(found), f"  {out}", ""]), flush=True)
     return found
 
