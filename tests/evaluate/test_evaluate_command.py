@@ -19,6 +19,7 @@ from PIL import Image
 
 from vggt_edge.cli import main
 from vggt_edge.evaluate import charts, worst
+from vggt_edge.types import Prediction, Views
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 HOSTILE = "<b onmouseover=x()> & room"
@@ -197,6 +198,21 @@ def test_pictures_of_depth_are_light_where_it_is_near():
     assert picture[3] == 3 * 128
     beyond = worst.depth_picture(np.array([[0.1, 9.0]]), np.ones((1, 2), bool), 1.0, 4.0)
     assert beyond[0].astype(int).sum(axis=1).tolist() == [picture[0], picture[2]]
+
+
+def test_the_worst_views_come_first_and_scale_is_of_the_recording():
+    true = np.full((3, 14, 14), 2.0, np.float32)
+    depth = np.full((3, 14, 14), 1.0, np.float32)
+    depth[1] *= 1.5
+    depth[2, :3] *= 1.2
+    true[0, :, 13:] = 0
+    views = Views.from_images(np.zeros((3, 14, 14, 3), np.uint8))
+    prediction = Prediction(views, depth=depth)
+    cases = worst.depth_cases("room", 0.2, prediction, true, 2)
+    assert [case.view for case in cases] == [1, 2]
+    assert cases[0].abs_rel == pytest.approx(0.5) and cases[1].abs_rel == pytest.approx(0.2 * 3 / 14)
+    assert worst.depth_cases("room", 0.2, prediction, 0 * true, 2) == []
+    assert worst.depth_cases("room", 0.2, Prediction(views), true, 2) == []
 
 
 def test_plots_survive_what_is_missing():

@@ -24,7 +24,7 @@ HEADLINES = (
 """Metrics that get a plot, where there are values."""
 
 WORST = 4
-"""Recordings shown of each kind and model."""
+"""Recordings shown of each kind and model; of fewer recordings, more views each."""
 
 MODEL_COLORS = 6
 """Colours of models in the style sheet; those of the baselines follow."""
@@ -219,9 +219,9 @@ def _depth_cases(evaluation: Evaluation, result: Result) -> Iterator[worst.Depth
             pixels.truth_in_view(prediction.views, index, recording.depth(index))
             for index in range(len(recording))
         ]
-        case = worst.depth_case(name, score, prediction, np.stack(truths))
-        if case:
-            yield case
+        yield from worst.depth_cases(
+            name, score, prediction, np.stack(truths), max(1, WORST // len(order))
+        )
 
 
 def _worst_poses(evaluation: Evaluation, result: Result) -> str:

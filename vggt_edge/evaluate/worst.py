@@ -60,49 +60,54 @@ def worst_recordings(
     return order[:count]
 
 
-def depth_case(
+def depth_cases(
     recording: str,
     score: float,
     prediction: Prediction,
     true: np.ndarray,
-) -> DepthCase | None:
-    """The worst view of a recording; None when no view has both depth and truth.
+    count: int = 1,
+) -> list[DepthCase]:
+    """The ``count`` worst views of a recording that have both depth and truth, the worst first.
 
     Args:
         recording: its name.
         score: of the recording.
         prediction: with depth.
         true: (S, H, W) true depth at the pixels of the *views*, 0 where unknown.
+        count: at most so many.
     """
     if prediction.depth is None:
-        return None
+        return []
+    shown = prediction.views.valid_mask()
     depth = prediction.depth.astype(np.float64)
-    known = (true > 0) & np.isfinite(depth) & (depth > 0) & prediction.views.valid_mask()
+    known = (true > 0) & np.isfinite(depth) & (depth > 0) & shown
     if not known.any():
-        return None
+        return []
     # One factor for the recording, as it is scored.
     depth = depth * metrics.median_scale(depth[known], true[known])
     relative = np.where(known, np.abs(depth - true) / np.where(known, true, 1.0), 0.0)
     pixels = known.sum(axis=(1, 2))
-    of_view = np.where(pixels > 0, relative.sum(axis=(1, 2)) / np.maximum(pixels, 1), -1.0)
-    view = int(np.argmax(of_view))
-    seen = known[view]
-    near, far = (float(d) for d in np.percentile(true[view][seen], (2, 98)))
-    far = far if far > near * 1.001 else near * 1.1
-    shown = prediction.views.valid_mask()[view]
-    return DepthCase(
-        recording,
-        view,
-        prediction.views.names[view],
-        score,
-        float(of_view[view]),
-        prediction.views.images[view],
-        depth_picture(depth[view], shown, near, far),
-        depth_picture(true[view], true[view] > 0, near, far),
-        _colored(relative[view] / MOST_ERROR, seen, _ERROR_COLORS),
-        near,
-        far,
-    )
+    abs_rel = relative.sum(axis=(1, 2)) / np.maximum(pixels, 1)
+    cases = []
+    for view in [int(i) for i in np.argsort(-abs_rel, kind="stable") if pixels[i]][:count]:
+        near, far = (float(d) for d in np.percentile(true[view][known[view]], (2, 98)))
+        far = max(far, near * 1.1)
+        cases.append(
+            DepthCase(
+                recording,
+                view,
+                prediction.views.names[view],
+                score,
+                float(abs_rel[view]),
+                prediction.views.images[view],
+                depth_picture(depth[view], shown[view], near, far),
+                depth_picture(true[view], true[view] > 0, near, far),
+                _colored(relative[view] / MOST_ERROR, known[view], _ERROR_COLORS),
+                near,
+                far,
+            )
+        )
+    return cases
 
 
 def depth_picture(depth: np.ndarray, known: np.ndarray, near: float, far: float) -> np.ndarray:
