@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow check format system clean
+# Stacks whose versions exclude each other live here, one environment each.
+ENVS ?= .envs
+
+.PHONY: litert test-litert demo test test-slow check format system clean
 
 demo: .venv/core
 	$(BIN)/vggt-edge reconstruct vggt_edge/assets/sample -o demo --size 112 --formats glb,html,colmap
@@ -43,5 +46,17 @@ system:
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+# LiteRT's converter, quantizer and runtime, and this package: $(ENVS)/litert/bin/vggt-edge export
+litert: $(ENVS)/litert/ready
+
+$(ENVS)/litert/ready: pyproject.toml constraints-litert.txt
+	$(PYTHON) -m venv $(ENVS)/litert
+	$(ENVS)/litert/bin/pip install --quiet --constraint constraints-litert.txt torch
+	$(ENVS)/litert/bin/pip install --quiet --constraint constraints-litert.txt --editable '.[litert]' pytest hypothesis
+	@touch $@
+
+test-litert: litert
+	$(ENVS)/litert/bin/python -m pytest -p no:anyio tests/export
+
 clean:
-	rm -rf .venv demo out build *.egg-info
+	rm -rf .venv .envs demo out build *.egg-info

@@ -33,6 +33,16 @@ from .module import as_tuple
 PACKAGES = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 # Above this many bytes constants are handled lazily: slower folding, half the memory.
 LARGE = 1 << 30
+# What other people's converters fail with.
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def _require(module: str, purpose: str) -> ModuleType:
@@ -137,7 +147,7 @@ def convert(
                 lightweight_conversion=size > LARGE,
             )
             converted.export(str(temporary))
-        except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
+        except FAILURES as error:
             raise ExportError(f"LiteRT's converter failed: {_first_line(error)}") from error
     return path
 
@@ -193,7 +203,7 @@ def quantize(
                 measured, serialize_to_path=str(temporary), enable_progress_report=False
             )
             temporary.chmod(mode)
-        except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError) as error:
+        except FAILURES as error:
             raise ExportError(f"LiteRT's quantizer failed: {_first_line(error)}") from error
     return path
 
