@@ -210,7 +210,9 @@ def test_the_worst_views_come_first_and_scale_is_of_the_recording():
     prediction = Prediction(views, depth=depth)
     cases = worst.depth_cases("room", 0.2, prediction, true, 2)
     assert [case.view for case in cases] == [1, 2]
-    assert cases[0].abs_rel == pytest.approx(0.5) and cases[1].abs_rel == pytest.approx(0.2 * 3 / 14)
+    assert cases[0].abs_rel == pytest.approx(0.5) and cases[1].abs_rel == pytest.approx(
+        0.2 * 3 / 14
+    )
     assert worst.depth_cases("room", 0.2, prediction, 0 * true, 2) == []
     assert worst.depth_cases("room", 0.2, Prediction(views), true, 2) == []
 
