@@ -123,7 +123,7 @@ def measure(request: dict) -> dict:
     begin = time.perf_counter()
     plan = attention.plan_for(model, views)
     planned, worked = time.perf_counter(), time.process_time()
-    poses, pixels = np.empty((count, 3, 4)), []
+    poses = np.empty((count, 3, 4))
     step = slice(None, None, request["pixel_step"])
     rows: dict[str, int] = {name: i for i, name in enumerate(views.names)}
     if streaming:
@@ -163,10 +163,28 @@ def measure(request: dict) -> dict:
         ),
         "key MB of a layer": round(cost.key_bytes / 1e6, 1),
     }
+    pixels = np.stack([found_depth[i] for i in range(count)])
     if (place / "poses.npy").exists():
-        pixels = np.stack([found_depth[i] for i in range(count)])
         data |= score(poses, pixels, place, request["pixel_step"])
-    return data
+    return data | beside_dense(mode, poses, pixels, place / f"{request.get('name', 'model')}.npz")
+
+
+def beside_dense(mode: str, poses: np.ndarray, depth: np.ndarray, file: Path) -> dict:
+    """How far a mode is from dense, which says something whatever the weights are worth."""
+    if mode == "dense":
+        np.savez(file, poses=poses, depth=depth)
+        return {}
+    if not file.exists():
+        return {}
+    from vggt_edge import metrics
+
+    dense = np.load(file)
+    turned = metrics.rotation_angle(poses[:, :, :3], dense["poses"][:, :, :3])
+    off = np.abs(depth - dense["depth"]) / dense["depth"]
+    return {
+        "depth off dense, mean": round(float(off.mean()), 4),
+        "rotation off dense, median degrees": round(float(np.median(turned)), 3),
+    }
 
 
 def score(poses: np.ndarray, depth: np.ndarray, place: Path, pixel_step: int) -> dict:
@@ -279,6 +297,7 @@ def main() -> None:
         for mode in ("stream",) if args.what == "stream" else args.modes:
             request = {
                 "weights": weights(args.model, args.scratch),
+                "name": Path(args.model).stem,
                 "place": str(place),
                 "mode": mode,
                 "k": args.k,
