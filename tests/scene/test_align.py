@@ -46,7 +46,7 @@ def test_rotation_vectors(seed, length):
     assert np.allclose(rotation_of(vector + step), moved, atol=1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds, count=st.integers(20, 200), wrong=st.floats(0, 0.5))
 def test_any_similarity_is_found_among_outliers(seed, count, wrong):
     rng = np.random.default_rng(seed)

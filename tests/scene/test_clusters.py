@@ -31,7 +31,7 @@ def islands(*counts: int) -> np.ndarray:
     return parts
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(count=st.integers(2, 150), size=st.integers(6, 40), seed=st.integers(0, 99))
 def test_every_picture_has_one_home_and_tree_neighbours_share(count, size, seed):
     graph = retrieval_graph(similarity=scattered(count, seed), threshold=0.2)

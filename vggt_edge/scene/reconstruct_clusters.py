@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..attention import describer
 from ..errors import InputError, VGGTEdgeError
 from ..model.vggt import VGGT
 from ..retrieval.describe import SAME_PLACE, method
@@ -87,7 +88,7 @@ def reconstruct_clusters(
         similarity: (S, S) between them; or
         in_order: the views are frames in the order they were taken: each is linked to those before
             and after it, and no loop is looked for. Without any of the three a network describes
-            the views itself.
+            the views itself, or the MegaLoc does that ``make_sparse`` was given.
         threshold: views less similar than this are not linked. What is right depends on the
             descriptor: None takes what was measured for the network's own, else 0.3.
         neighbours: links that each view may propose.
@@ -114,8 +115,9 @@ def reconstruct_clusters(
     if not len(views):
         raise InputError("no views to reconstruct")
     if isinstance(model, VGGT) and descriptors is None and similarity is None and not in_order:
-        descriptors = describe(model, views, progress=progress)
-        threshold = SAME_PLACE[method(model)] if threshold is None else threshold
+        network = describer(model)
+        descriptors = describe(network, views, progress=progress)
+        threshold = SAME_PLACE[method(network)] if threshold is None else threshold
     graph = _graph(views, descriptors, similarity, in_order, threshold, neighbours)
     clustering = _cluster(graph, size, overlap, keep_outliers)
     clusters = clustering.clusters
