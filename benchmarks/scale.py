@@ -214,7 +214,7 @@ def child(request: dict) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def kernel(views: list[int], k: int, rounds: int) -> dict:
+def kernel(views: list[int], k: int, rounds: int, threads: int) -> dict:
     """Attention of one view's queries at VGGT-1B's token counts, 518x392, all 24 global layers."""
     import torch
 
@@ -223,6 +223,7 @@ def kernel(views: list[int], k: int, rounds: int) -> dict:
     from vggt_edge.sparsity import Sparsity
     from vggt_edge.types import TokenLayout
 
+    torch.set_num_threads(threads)
     layout, heads, width, dtype = TokenLayout(1, 5, 37, 28), 16, 64, torch.bfloat16
     per_view = layout.per_view
     q, own = (torch.randn(1, heads, 1, per_view, width, dtype=dtype) for _ in range(2))
@@ -243,16 +244,16 @@ def kernel(views: list[int], k: int, rounds: int) -> dict:
                         kept = len(kept_tokens(layout, layer.stride))
                         seen = plan.key_views(layer, count - 1)
                         shared = 0 if layer.keys == "frame" else len(seen) * kept
-                        begin = time.perf_counter()
+                        begin = time.process_time()
                         if mode == "dense":
                             attend.dense(q[:, :, 0], keys[:, :, :shared], keys[:, :, :shared])
                         else:
                             attend.with_own(q, keys, keys, shared, own, own)
-                        total += (time.perf_counter() - begin) * plan.layers.count(layer)
+                        total += (time.process_time() - begin) * plan.layers.count(layer)
                     seconds[mode].append(total)
         table[count] = {
             mode: {
-                "seconds a view": record.spread(times),
+                "processor seconds a view": record.spread(times),
                 "dense over this": record.spread(
                     [a / b for a, b in zip(seconds["dense"], times, strict=True)]
                 ),
@@ -285,7 +286,11 @@ def main() -> None:
         print(json.dumps(measure(json.loads(args.request))))
         return
     if args.what == "kernel":
-        print(record.write(f"scale_kernel{args.name}", kernel(args.views, args.k, args.rounds)))
+        print(
+            record.write(
+                f"scale_kernel{args.name}", kernel(args.views, args.k, args.rounds, args.threads)
+            )
+        )
         return
     args.scratch.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
