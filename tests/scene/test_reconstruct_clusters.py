@@ -295,6 +295,28 @@ def test_the_executor_gets_pure_tasks(walk, likeness):
     assert np.array_equal(far.scenes[0].points, here.scenes[0].points)
 
 
+def test_results_may_come_in_any_order(walk, likeness):
+    class Backwards:
+        def map(self, function, items):
+            return reversed([function(item) for item in items])
+
+    run = {"similarity": likeness, **DIALS}
+    oracle = Oracle(walk, fail={"0030": 1})
+    result = reconstruct_clusters(oracle, walk.views, executor=Backwards(), **run)
+    (scene,) = result.scenes
+    assert trajectory_error(scene.cameras, walk.cameras) < 1e-6
+
+
+def test_results_that_never_come_are_failures(walk, likeness):
+    class Forgetful:
+        def map(self, function, items):
+            return (function(item) for item in items if "0045" not in item[1].names)
+
+    run = {"similarity": likeness, **DIALS}
+    result = reconstruct_clusters(Oracle(walk), walk.views, executor=Forgetful(), **run)
+    assert "no result came back" in result.left_out["0045"]
+
+
 def test_a_network_is_a_predictor(tiny_model):
     views = make_walk(10, height=28, width=42).views
     result = reconstruct_clusters(tiny_model, views, size=6, overlap=2, keep_outliers=True)

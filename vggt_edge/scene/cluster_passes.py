@@ -36,10 +36,11 @@ class Executor(Protocol):
     """Something that maps a function over items, here or on other machines."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-        """Results in the order of the items, as they come.
+        """Results as they come, in any order: each says which item it is of.
 
         The function is pure and can be pickled, so an item may be run again elsewhere. Items are
-        best drawn as needed: each holds the pixels of a cluster.
+        best drawn as needed: each holds the pixels of a cluster. An executor that loses a task for
+        good raises a ``VGGTEdgeError``; a rerun goes on from the results it had yielded.
         """
         ...
 
@@ -121,26 +122,28 @@ def run_passes(
         disable=not progress,
     ) as bar:
         for last in (False, True):
-            failed = {}
-            items = (views[list(passes[number])] for number in pending)
-            for number, outcome in zip(pending, executor.map(attempt, items), strict=True):
+            failed = dict.fromkeys(pending, "no result came back")
+            items = ((number, views[list(passes[number])]) for number in pending)
+            for number, outcome in executor.map(attempt, items):
                 if isinstance(outcome, str):
                     failed[number] = outcome
                 else:
                     store.save(outcome)
+                    failed.pop(number, None)
                 bar.update(last or not isinstance(outcome, str))
-            pending = list(failed)
+            pending = sorted(failed)
     return failed
 
 
-def _attempt(predictor: Predictor, views: Views) -> Prediction | str:
-    """One pass, or in a line why there is none."""
+def _attempt(predictor: Predictor, item: tuple[int, Views]) -> tuple[int, Prediction | str]:
+    """The number of a pass with its prediction, or in a line why there is none."""
+    number, views = item
     try:
         prediction = predictor(views)
         _check(prediction)
     except _FAILURES as error:
-        return " ".join(str(error).split()) or type(error).__name__
-    return prediction
+        return number, " ".join(str(error).split()) or type(error).__name__
+    return number, prediction
 
 
 def _check(prediction: Prediction) -> None:
