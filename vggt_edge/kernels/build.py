@@ -1,8 +1,8 @@
 """Kernels of our own for x86 CPUs with AVX512-VNNI, compiled once on the machine that runs them.
 
-``avx512.c`` says what they compute. They need a C compiler (cc, gcc or clang) the first time; the
-result is kept under the user's cache folder. Without a compiler or without such a CPU callers fall
-back to torch, and ``reason`` says why.
+``integers.c`` and ``attention.c`` say what they compute. They need a C compiler (cc, gcc or clang)
+the first time; the result is kept under the user's cache folder. Without a compiler or without such
+a CPU callers fall back to torch, and ``reason`` says why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCE = Path(__file__).with_name("avx512.c")
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}
 
@@ -34,8 +34,10 @@ def _cache() -> Path:
 
 
 def _compile(compiler: str, cpu: str) -> Path:
-    key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, compiler, cpu)).encode()).hexdigest()
-    target = _cache() / f"kernels-{key[:16]}.so"
+    digest = hashlib.sha256(repr((FLAGS, compiler, cpu)).encode())
+    for source in SOURCES:
+        digest.update(source.read_bytes())
+    target = _cache() / f"kernels-{digest.hexdigest()[:16]}.so"
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +45,8 @@ def _compile(compiler: str, cpu: str) -> Path:
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(handle)
     try:
-        command = [compiler, *FLAGS, str(SOURCE), "-o", temporary, "-lm"]
+        units = [source for source in SOURCES if source.suffix == ".c"]
+        command = [compiler, *FLAGS, *map(str, units), "-o", temporary, "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         os.replace(temporary, target)
     finally:
@@ -74,6 +77,11 @@ def _build() -> _Built:
 def available() -> bool:
     """Whether the kernels run here; builds them if they were not."""
     return _build().library is not None
+
+
+def has(function: str) -> bool:
+    """Whether a function of the kernels runs here; some need more of a CPU than others."""
+    return available() and hasattr(_build().library, function)
 
 
 def reason() -> str:

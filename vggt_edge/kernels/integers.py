@@ -1,4 +1,4 @@
-"""Integer matrix products on the CPU: tensors in and out of ``avx512.c``."""
+"""Integer matrix products on the CPU: tensors in and out of ``integers.c``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
 
 class Panels(NamedTuple):
-    """Weights as the kernels want them; see ``avx512.c``.
+    """Weights as the kernels want them; see ``integers.c``.
 
     weights     (panels, width / 4, 64, 4) uint8 for 8 bits, half of that for 4.
     bits        4 or 8.

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels import attention
+
 # Where the library may hold a matrix of scores (MPS always does, the CPU in some precisions), no
 # more than so many of them at a time.
 SCORES_AT_ONCE = 1 << 28
@@ -24,6 +26,8 @@ def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (B, heads, queries, width); no score matrix of them all is ever held.
     """
+    if attention.runs(q):
+        return attention.attend(q, k, v)
     scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     if scores <= SCORES_AT_ONCE or q.device.type == "cuda" or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v)

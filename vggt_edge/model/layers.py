@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels import attention
 from . import attend
 from .rope import rotate
 
@@ -101,6 +102,11 @@ class Attention(nn.Module):
         """(B, V, P, width) to (B, heads, V * P, head width), normalised and turned in float32."""
         dtype = x.dtype
         x = x.unflatten(-1, (self.heads, -1))
+        if (norm is not None or tables is not None) and attention.runs(x):
+            gain, shift, eps = (None, None, 0.0)
+            if norm is not None:
+                gain, shift, eps = norm.weight.float(), norm.bias.float(), norm.eps
+            return attention.turn(x.flatten(1, 2).flatten(2), self.heads, gain, shift, eps, tables)
         if norm is not None:
             x = norm(x)
         if tables is not None:

@@ -94,6 +94,7 @@ class Trainer:
             groups,
             lr=config.learning_rate,
             betas=(0.9, 0.98),
+            eps=1e-15,  # gradients are scaled to what clipping leaves of them, which may be tiny
             weight_decay=0.0,
             fused=True,
         )
