@@ -107,6 +107,14 @@ def test_a_kill_before_the_anchors_are_complete_begins_anew(model, views, tmp_pa
     assert_close(read_stream(tmp_path), reference(model, views))
 
 
+def test_a_view_whose_file_was_removed_is_run_again(model, views, tmp_path):
+    list(write_stream(model, views, tmp_path, anchors=ANCHORS))
+    (tmp_path / "frames" / "view_0004.npz").unlink()
+    new = [name for p in write_stream(model, views, tmp_path) for name in p.views.names]
+    assert new == ["view_0004"]
+    assert_close(read_stream(tmp_path), reference(model, views))
+
+
 def test_more_views_of_the_source_come_later(model, views, tmp_path):
     first = (views[[i]] for i in range(5))
     list(write_stream(model, first, tmp_path, anchors=[0, 3], window=5))

@@ -324,7 +324,11 @@ def command(
         + (f"{points:,} points, " if scenes else "")
         + (f"{len(scenes)} scenes that nothing ties together, " if len(scenes) > 1 else "")
         + (f"{len(left_out)} left out, " if left_out else "")
-        + (f"{count - streamed.new} of them there already, " if streamed else "")
+        + (
+            f"{count - streamed.new} of them there already, "
+            if streamed and streamed.new < count
+            else ""
+        )
         + (f"attention: {kind}{by}, " if kind != "dense" else "")
         + f"{seconds:.1f} s",
         *(f"  {path!s:<{column}}  {what}" for path, what in results.values()),

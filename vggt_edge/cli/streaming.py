@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ..model.vggt import VGGT
-from ..outputs.frames import MANIFEST, write_stream
+from ..outputs.frames import finished, write_stream
 from ..types import Prediction, Views
 
 
@@ -41,6 +41,4 @@ def run(
             bar.update(len(prediction.views))
         if prediction is not None:
             size = prediction.views.size
-    with (out / MANIFEST).open() as manifest:
-        views = sum(1 for _ in manifest) - 1
-    return Streamed(views, new, size)
+    return Streamed(len(finished(out)), new, size)

@@ -83,6 +83,12 @@ def write_stream(
         yield prediction
 
 
+def finished(folder: str | Path) -> set[str]:
+    """Names of the views that are there; one whose file somebody removed is not."""
+    _, rows = _read_manifest(Path(folder))
+    return {name for name, row in rows.items() if (Path(folder) / row["file"]).exists()}
+
+
 def read_stream(folder: str | Path) -> Prediction:
     """All finished views of a folder as one Prediction, in the order of their source.
 
@@ -163,7 +169,7 @@ def _settings(stream: AnchorStream) -> dict[str, Any]:
 def _resume(stream: AnchorStream, folder: Path, made_by: dict[str, Any]) -> set[str]:
     """Put the stream where the folder stands; the names of finished views."""
     check_writable(folder)
-    head, rows = _read_manifest(folder)
+    head, _ = _read_manifest(folder)
     if head is None:
         return set()
     if head["made_by"] != made_by:
@@ -184,7 +190,7 @@ def _resume(stream: AnchorStream, folder: Path, made_by: dict[str, Any]) -> set[
         manifest, manifest.read_bytes().rfind(b"\n") + 1
     )  # a torn line would spoil the next
     stream.restore(head["anchors"], tuple(head["size"]), KeyCache.from_tensors(tensors))
-    return set(rows)
+    return finished(folder)
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
