@@ -2,7 +2,8 @@
 
 For one output row w and a step s the codes are ``clamp(round(w / s), low, high)``. The largest
 weight fixes s (min-max) unless a smaller one, which clips a few weights, has the smaller squared
-error ``sum (w - s * code)^2``; that is searched on a grid (MSE clipping).
+error ``sum (w - s * code)^2``; that is searched on a grid (MSE clipping) to which the step of OCTAV
+is added (see ``octav``).
 
 With groups every group of inputs has an ideal step s_g of its own. The row keeps one float scale
 S = max_g s_g / 16 and each group an integer multiplier m_g = round(s_g / S) from 1 to 16, so that
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..recipe import Scheme
+from .octav import octav
 
 TOP_MULTIPLIER = 16
 FP8_MAX = 448.0
@@ -45,6 +47,24 @@ class Codes(NamedTuple):
         return full * self.scale[:, None]
 
 
+class Grid(NamedTuple):
+    """Where the values of a layer may lie.
+
+    scale       (outputs,) float32.
+    multiplier  (outputs, inputs / group) int8, or None.
+    """
+
+    scale: Tensor
+    multiplier: Tensor | None
+
+    def steps(self, inputs: int) -> Tensor:
+        """(outputs, inputs) float32 distance of neighbouring values."""
+        if self.multiplier is None:
+            return self.scale[:, None].expand(-1, inputs)
+        group = inputs // self.multiplier.shape[1]
+        return (self.scale[:, None] * self.multiplier).repeat_interleave(group, dim=1)
+
+
 def bounds(bits: int) -> tuple[int, int]:
     """Lowest and highest signed integer of so many bits."""
     return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
@@ -66,8 +86,8 @@ def best_step(weight: Tensor, bits: int, importance: Tensor | None, search: bool
     if not search:
         return best
     least = torch.full_like(largest, torch.inf)
-    for clip in CLIPS:
-        step = largest * clip / high
+    for reach in (*(largest * clip for clip in CLIPS), octav(weight, bits)):
+        step = reach / high
         codes = (weight / step[:, None]).round_().clamp_(low, high)
         error = codes.mul_(step[:, None]).sub_(weight).square_()
         if importance is not None:
@@ -86,6 +106,33 @@ def split_step(steps: Tensor) -> tuple[Tensor, Tensor]:
     return scale, multiplier.to(torch.int8)
 
 
+def grid_of(
+    weight: Tensor, scheme: Scheme, importance: Tensor | None = None, search: bool = True
+) -> Grid:
+    """The grid on which (outputs, inputs) float32 weights are rounded; arguments as ``nearest``."""
+    outputs, inputs = weight.shape
+    if scheme.fp8:
+        return Grid(weight.abs().amax(1).clamp(min=1e-12) / FP8_MAX, None)
+    if scheme.group is None:
+        rows = None if importance is None else importance[None]
+        return Grid(best_step(weight, scheme.weight_bits, rows, search), None)
+    groups = inputs // scheme.group
+    rows = None
+    if importance is not None:
+        rows = importance.view(1, groups, -1).expand(outputs, -1, -1).flatten(0, 1)
+    flat = weight.view(outputs * groups, scheme.group)
+    steps = best_step(flat, scheme.weight_bits, rows, search)
+    return Grid(*split_step(steps.view(outputs, groups)))
+
+
+def round_to(weight: Tensor, scheme: Scheme, grid: Grid) -> Codes:
+    """Round (outputs, inputs) float32 weights to the nearest values of a grid."""
+    codes = weight / grid.steps(weight.shape[1])
+    if scheme.fp8:
+        return Codes(codes.to(torch.float8_e4m3fn), *grid)
+    return Codes(codes.round_().clamp_(*bounds(scheme.weight_bits)).to(torch.int8), *grid)
+
+
 def nearest(
     weight: Tensor, scheme: Scheme, importance: Tensor | None = None, search: bool = True
 ) -> Codes:
@@ -98,23 +145,4 @@ def nearest(
         search: search for clipping steps of least error; else the largest weight fixes the step.
     """
     weight = weight.float()
-    outputs, inputs = weight.shape
-    if scheme.fp8:
-        scale = weight.abs().amax(1).clamp(min=1e-12) / FP8_MAX
-        return Codes((weight / scale[:, None]).to(torch.float8_e4m3fn), scale, None)
-    low, high = bounds(scheme.weight_bits)
-    if scheme.group is None:
-        rows = None if importance is None else importance[None]
-        scale = best_step(weight, scheme.weight_bits, rows, search)
-        codes = (weight / scale[:, None]).round().clamp(low, high)
-        return Codes(codes.to(torch.int8), scale, None)
-    groups = inputs // scheme.group
-    rows = None
-    if importance is not None:
-        rows = importance.view(1, groups, -1).expand(outputs, -1, -1).flatten(0, 1)
-    flat = weight.view(outputs * groups, scheme.group)
-    steps = best_step(flat, scheme.weight_bits, rows, search)
-    scale, multiplier = split_step(steps.view(outputs, groups))
-    whole = (scale[:, None] * multiplier).view(-1, 1)
-    codes = (flat / whole).round().clamp(low, high).view(outputs, inputs)
-    return Codes(codes.to(torch.int8), scale, multiplier)
+    return round_to(weight, scheme, grid_of(weight, scheme, importance, search))

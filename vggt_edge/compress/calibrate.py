@@ -1,0 +1,209 @@
+"""Folders of pictures to a calibration set, in steps that survive an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from .. import sources
+from ..errors import ImageError, InputError
+from ..files import check_writable, replacing
+from ..images import read_views
+from ..model.vggt import VGGT
+from ..predict import to_tensor
+from .calibration_set import CANDIDATES, MANIFEST, write_manifest, write_scene
+from .sampling import WHISKER, SceneStatistics, choose, scene_statistics
+
+
+class Candidate(NamedTuple):
+    """Some pictures of one sequence.
+
+    group     the folder that was given.
+    sequence  the folder they lie in.
+    files     paths, the first one fixes the world frame.
+    """
+
+    group: str
+    sequence: str
+    files: tuple[str, ...]
+
+
+def find_candidates(
+    folders: Sequence[str | Path], views: int, draws: int, seed: int
+) -> list[Candidate]:
+    """Draw pictures from every sequence below some folders.
+
+    A folder of pictures is a sequence; of any other folder each sub-folder with pictures is one.
+
+    Args:
+        folders: given by people.
+        views: pictures of a candidate.
+        draws: candidates of a sequence.
+        seed: of the draws; each sequence is drawn by itself.
+
+    Raises:
+        ImageError: a folder that does not exist, holds no pictures, or too few.
+    """
+    found: list[Candidate] = []
+    for folder in folders:
+        root = Path(folder).expanduser()
+        if not root.is_dir():
+            raise ImageError(f"{folder}: no such folder; give folders of pictures")
+        listed = _sequences(root)
+        if not listed:
+            raise ImageError(f"{folder}: holds no pictures, nor do its sub-folders")
+        enough = {place: files for place, files in listed.items() if len(files) >= views}
+        if not enough:
+            most = max(map(len, listed.values()))
+            raise ImageError(
+                f"{folder}: {most} pictures in a sequence at most, of which {views} are to be "
+                f"drawn; give more, or --views {max(2, most)}"
+            )
+        for place, files in enough.items():
+            name = f"{seed} {place.name}"
+            random = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
+            for _ in range(draws):
+                order = random.choice(len(files), views, replace=False)
+                paths = tuple(files[i] for i in order)
+                found.append(Candidate(str(folder), str(place), paths))
+    return list(dict.fromkeys(found))
+
+
+def _sequences(root: Path) -> dict[Path, list[str]]:
+    """Folders with pictures: the root itself, else those one or two steps below."""
+    here = _pictures(root)
+    if here:
+        return {root: here}
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    return {path: files for path in below if (files := _pictures(path))}
+
+
+def _pictures(folder: Path) -> list[str]:
+    try:
+        return [one.path for one in sources.expand(folder, "") if not one.is_video]
+    except ImageError:  # none in there
+        return []
+
+
+def calibrate(
+    model: VGGT,
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    views: int = 10,
+    clusters: int = 5,
+    each: int = 4,
+    draws: int = 4,
+    size: int = 518,
+    seed: int = 0,
+    whisker: float = WHISKER,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Choose scenes to calibrate with and write them; see ``sampling`` for how.
+
+    The statistics of each candidate are written as they come: the same call goes on where an
+    interrupted one stopped.
+
+    Args:
+        model: a float network.
+        folders: of pictures, or of folders of pictures; each is a group of its own.
+        out: folder of the set.
+        views: of a scene.
+        clusters, each: so many clusters, and so many scenes of each.
+        draws: candidates from each sequence.
+        size: longer side of the views.
+        seed: of all that is drawn.
+        whisker: of the filter, in interquartile ranges.
+        progress: show a bar for work over two seconds.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ImageError: a folder that is missing, empty, too small, or holds a damaged picture.
+        InputError: fewer candidates than scenes asked for, or numbers that make no sense.
+        OutputError: the set cannot be written.
+    """
+    if views < 2 or min(clusters, each, draws) < 1:
+        raise InputError("a calibration needs 2 views a scene, and 1 cluster, scene and draw")
+    folder = Path(out).expanduser()
+    check_writable(folder)
+    if (folder / MANIFEST).exists():
+        raise InputError(f"{out} holds a calibration set already; choose another folder")
+    candidates = find_candidates(folders, views, draws, seed)
+    if len(candidates) < clusters * each:
+        raise InputError(
+            f"{len(candidates)} candidates for {clusters} x {each} scenes: give more folders, "
+            "more --draws or fewer --clusters"
+        )
+    patch = model.config.patch_size
+    identity = _identity(model)
+
+    def read(candidate: Candidate) -> Any:
+        return read_views(list(candidate.files), size=size, patch=patch)
+
+    device = next(model.parameters()).device
+    statistics = []
+    for candidate in tqdm(
+        candidates, desc="calibrate", unit="scene", delay=2, leave=False, disable=not progress
+    ):
+        name = hashlib.sha256(f"{identity} {size} {candidate}".encode()).hexdigest()[:24]
+        path = folder / CANDIDATES / f"{name}.json"
+        known = _known(path)
+        if known is None:
+            known = scene_statistics(model, to_tensor(read(candidate), device))
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps([part.tolist() for part in known]))
+        statistics.append(known)
+    groups = [candidate.group for candidate in candidates]
+    sample = choose(statistics, groups, clusters, each, seed, whisker)
+    scenes = []
+    for number, index in enumerate(sample.chosen):
+        entry = write_scene(folder, number, read(candidates[index]))
+        scenes.append({"candidate": index, "cluster": int(sample.cluster[index]), **entry})
+    manifest = {
+        "settings": {
+            "views": views, "clusters": clusters, "each": each, "draws": draws, "size": size,
+            "seed": seed, "whisker": whisker, "network": identity,
+        },
+        "removed": int((~sample.kept).sum()),
+        "candidates": [
+            {
+                "group": candidate.group,
+                "sequence": candidate.sequence,
+                "files": list(candidate.files),
+                "kept": bool(sample.kept[i]),
+                "cluster": int(sample.cluster[i]),
+                "moments": [round(x, 6) for x in statistics[i].moments.tolist()],
+                "similarity": [round(x, 6) for x in statistics[i].similarity.tolist()],
+            }
+            for i, candidate in enumerate(candidates)
+        ],
+        "scenes": scenes,
+    }  # fmt: skip
+    write_manifest(folder, manifest)
+    shutil.rmtree(folder / CANDIDATES)
+    return manifest
+
+
+def _identity(model: VGGT) -> str:
+    """A digest of the network's shape and a sample of its weights."""
+    digest = hashlib.sha256(repr(model.config).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + str(float(tensor.double().sum())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _known(path: Path) -> SceneStatistics | None:
+    try:
+        moments, similarity = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return SceneStatistics(np.array(moments), np.array(similarity))
