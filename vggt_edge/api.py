@@ -9,8 +9,9 @@ from pathlib import Path
 from . import outputs
 from .evaluate import report as report_page
 from .evaluate.evaluation import Evaluation, Task, prepare, run
-from .evaluate.run import Method, Predictor, identity_of
+from .evaluate.run import Method, Predictor
 from .model.config import VGGTConfig
+from .model.identity import identity_of
 from .model.vggt import VGGT
 from .predict import predict
 from .scene.full_resolution import full_resolution as full_resolution_of

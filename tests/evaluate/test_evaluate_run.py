@@ -16,11 +16,12 @@ from miniature_worlds import write_world
 
 import vggt_edge as ve
 from vggt_edge.errors import InputError, MissingExtraError
-from vggt_edge.evaluate import baselines, evaluation, run, table
+from vggt_edge.evaluate import baselines, evaluation, table
 from vggt_edge.evaluate.baselines import colmap, constant
 from vggt_edge.evaluate.datasets import dataset
 from vggt_edge.evaluate.poses import pair_errors
 from vggt_edge.images import read_views
+from vggt_edge.model.identity import identity_of
 from vggt_edge.model.vggt import VGGT
 from vggt_edge.train.initialize import initialize
 from vggt_edge.types import Cameras, Prediction, Views
@@ -193,12 +194,12 @@ def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path):
 def test_identity_is_that_of_the_weights():
     config = dataclasses.replace(TINY_CONFIG, heads=("camera", "depth"))
     a, same, other = (initialize(VGGT(config), seed=seed) for seed in (1, 1, 2))
-    identity = run.identity_of(a)
-    assert identity == run.identity_of(same)
-    assert identity != run.identity_of(other)
-    assert identity != run.identity_of(same.bfloat16())
+    identity = identity_of(a)
+    assert identity == identity_of(same)
+    assert identity != identity_of(other)
+    assert identity != identity_of(same.bfloat16())
     a.camera_head.empty_pose_tokens.data[..., 3] += 1e-6
-    assert identity != run.identity_of(a)
+    assert identity != identity_of(a)
 
 
 def test_nothing_to_score_is_said_before_any_prediction(tmp_path):

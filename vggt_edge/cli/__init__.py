@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import VGGTEdgeError
-from . import evaluate, export, reconstruct, train, weights
+from . import evaluate, export, reconstruct, sensitivity, train, weights
 from .report import plain_warnings
 
 
@@ -43,6 +43,7 @@ app.command("info")(weights.info)
 app.command("fetch")(weights.fetch)
 app.command("evaluate")(evaluate.command)
 app.command("export")(export.command)
+app.command("sensitivity")(sensitivity.command)
 app.command("train")(train.command)
 
 

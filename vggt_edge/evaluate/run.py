@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from .. import __version__
 from ..errors import InputError
 from ..files import replacing
 from ..images import read_views
-from ..model.vggt import VGGT
 from ..outputs import finite_json, npz
 from ..types import Prediction, Views
 from .protocol import Protocol
@@ -74,17 +72,6 @@ class Result:
     def values(self, metric: str) -> dict[str, float]:
         """The metric of every recording that has it."""
         return {name: row[metric] for name, row in self.scores.items() if metric in row}
-
-
-def identity_of(model: VGGT) -> str:
-    """SHA-256 of a network's architecture, sparsity, precision, device kind and every weight."""
-    digest = hashlib.sha256(json.dumps(model.config.to_dict()).encode())
-    digest.update(f"{model}{model.sparsity}{next(model.parameters()).device.type}".encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(data.numpy().data)
-    return digest.hexdigest()
 
 
 def evaluate(
