@@ -4,8 +4,10 @@
     python benchmarks/export_litert.py seeded-1b --recipes float32 int8 int4 --scratch /tmp
 
 Runs in the environment that ``make litert`` makes. Every file is made in a process of its own, so
-that its peak memory is its own, then runs take turns with torch in one process: ratios are of runs
-of the same turn. Absolute times are those of a shared machine. "seeded-1b" is VGGT-1B's size with
+that its peak memory is its own (--scratch keeps them for the next time), then runs take turns with
+torch in one process: ratios are of runs of the same turn. Absolute times are those of a shared
+machine; where others keep its cores busy, torch's threads wait for each other, and only --threads 1
+compares what the kernels do. "seeded-1b" is VGGT-1B's size with
 seeded random weights (float32 safetensors, 4.8 GB, and 4 GB of float32 ``.tflite``, in --scratch).
 Deviations are from torch float32 on the sample scene's photographs.
 """
@@ -85,13 +87,17 @@ def make(model: str, shape: Shape, recipe: str, folder: Path) -> dict:
 
 
 def child(arguments: argparse.Namespace, recipe: str, folder: Path) -> dict:
-    """``make`` in a process of its own."""
+    """``make`` in a process of its own, unless the folder has the file and its measures."""
+    kept = folder / f"{recipe}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
     command = [sys.executable, __file__, arguments.model, "--size", arguments.size]
     command += ["--views", str(arguments.views), "--make", recipe, "--scratch", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    kept.write_text(done.stdout.splitlines()[-1])
+    return json.loads(kept.read_text())
 
 
 class Times(NamedTuple):
