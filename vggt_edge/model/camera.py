@@ -34,6 +34,9 @@ class CameraHead(nn.Module):
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 3 * width))
         self.adaln_norm = Norm(width, elementwise_affine=False, eps=1e-6)
         self.pose_branch = Mlp(width, width // 2, POSE_WIDTH)
+        self.compensation_token: nn.Parameter | None = None
+        if config.compensation_tokens:
+            self.compensation_token = nn.Parameter(torch.zeros(config.compensation_tokens, width))
 
     def forward(
         self, camera_tokens: Tensor, reach: sparse.Reach | None = None
@@ -47,7 +50,19 @@ class CameraHead(nn.Module):
         Returns:
             tuple of (B, S, 9): translation and quaternion (xyzw, any length) of camera-from-world,
             vertical and horizontal field of view in radians.
+
+        Raises:
+            ValueError: a sparse run of a head with compensation tokens, which no plan knows of.
         """
+        views = camera_tokens.shape[1]
+        if self.compensation_token is not None:
+            if reach is not None:
+                raise ValueError("a network with compensation tokens runs with dense attention")
+            # Views that all others see and that no answer is kept of.
+            extra = self.compensation_token.to(camera_tokens.dtype)
+            camera_tokens = torch.cat(
+                [camera_tokens, extra.expand(len(camera_tokens), -1, -1)], dim=1
+            )
         tokens = self.token_norm(camera_tokens)
         normed = self.adaln_norm(tokens)
         pose = None
@@ -68,7 +83,8 @@ class CameraHead(nn.Module):
                 self._update(x.unsqueeze(2), reach, iteration)
             delta = self.pose_branch(self.trunk_norm(x)).float()
             pose = delta if pose is None else given + delta
-            poses.append(torch.cat([pose[..., :7], F.relu(pose[..., 7:])], dim=-1))
+            kept = pose[:, :views]
+            poses.append(torch.cat([kept[..., :7], F.relu(kept[..., 7:])], dim=-1))
         return tuple(poses)
 
     def _update(self, x: Tensor, reach: sparse.Reach, iteration: int) -> None:

@@ -27,6 +27,7 @@ class VGGTConfig:
     camera_depth: int = 4
     camera_attention_heads: int = 16
     camera_iterations: int = 4
+    compensation_tokens: int = 0  # beside the views' camera tokens; see compress/token_filter.py
     dense_features: int = 256
     dense_channels: tuple[int, ...] = (256, 512, 1024, 1024)
     track_features: int = 128
@@ -42,7 +43,7 @@ class VGGTConfig:
             if field.name == "heads":
                 continue
             value = getattr(self, field.name)
-            lowest = 0 if field.name in ("taps", "registers") else 1
+            lowest = 0 if field.name in ("taps", "registers", "compensation_tokens") else 1
             for number in value if isinstance(value, tuple) else (value,):
                 if type(number) is not int or number < lowest:
                     raise ValueError(
