@@ -226,3 +226,12 @@ def test_a_converter_that_fails_is_one_line(tmp_path):
         litert.convert(Inverse(), {"x": torch.eye(3)}, ("y",), tmp_path / "x.tflite")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@needs_litert
+def test_convolutions_the_quantizer_fails_on_stay_float(float_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(litert, "QUANTIZER_LIMIT", 4 * 16 * 16 * 9)
+    types = weight_types(litert.quantize(float_file, tmp_path / "q.tflite", "int8"))
+    large = {name for name in types if "shrink" in name}
+    assert large and {types[name] for name in large} == {"float32"}
+    assert {kind for name, kind in types.items() if "Linear" in name} == {"int8"}

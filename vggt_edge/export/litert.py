@@ -33,6 +33,8 @@ from .module import as_tuple
 PACKAGES = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 # Above this many bytes constants are handled lazily: slower folding, half the memory.
 LARGE = 1 << 30
+# ai-edge-quantizer 0.10 fails on convolutions of more float32 bytes; they stay float.
+QUANTIZER_LIMIT = 32 << 20
 # What other people's converters fail with.
 FAILURES = (
     ArithmeticError,
@@ -184,10 +186,10 @@ def quantize(
     chosen = check_recipe(recipe, bool(inputs))
     rules = quantizer_rules(chosen, exceptions)
     module = _require("ai_edge_quantizer.quantizer", "quantizing for LiteRT")
-    runner = LiteRTRunner(source, threads)
+    large, odd = _exceptional_layers(source, blocks_of(rules))
     # A row that is no multiple of the block stays int8, as a convolution does.
-    odd = runner.linears_with_rows_not_of(blocks_of(rules))
-    rules += [rule for name in odd for rule in scoped((INT8,), rf"^{re.escape(name)};?$")]
+    rules += [rule for name in odd for rule in scoped((INT8,), _exactly(name))]
+    rules += [rule for name in large for rule in scoped((), _exactly(name))]
     with replacing(path) as temporary, _hushed():
         # The quantizer makes executable files; keep the mode of any new file.
         temporary.touch()
@@ -280,16 +282,32 @@ class LiteRTRunner:
                 counts[name] = counts.get(name, 0) + 1
         return counts
 
-    def linears_with_rows_not_of(self, block: int) -> list[str]:
-        """Names of the linears whose number of inputs a block size does not divide."""
-        tensors = {entry["index"]: entry for entry in self._interpreter.get_tensor_details()}
-        found = []
-        for operator in self._interpreter._get_ops_details():
-            if operator["op_name"] == "FULLY_CONNECTED":
-                rows = tensors[operator["inputs"][1]]["shape"]
-                if rows[-1] % block:
-                    found.append(tensors[operator["outputs"][0]]["name"])
-        return found
+
+def _exactly(name: str) -> str:
+    return rf"^{re.escape(name)};?$"
+
+
+def _exceptional_layers(path: Path, block: int) -> tuple[list[str], list[str]]:
+    """Names of the convolutions too large for the quantizer, and of the linears whose number of
+    inputs the block does not divide.
+    """
+    module = _require("ai_edge_litert.interpreter", "reading a .tflite file")
+    with _hushed():
+        # Without kernels, which would pack a second copy of all weights.
+        plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = module.Interpreter(str(path), experimental_op_resolver_type=plain)
+    tensors = {entry["index"]: entry for entry in interpreter.get_tensor_details()}
+    large, odd = [], []
+    for operator in interpreter._get_ops_details():
+        if operator["op_name"] not in ("CONV_2D", "FULLY_CONNECTED"):
+            continue
+        shape = tensors[operator["inputs"][1]]["shape"]
+        name = tensors[operator["outputs"][0]]["name"]
+        if len(shape) > 2 and 4 * int(np.prod(shape)) > QUANTIZER_LIMIT:
+            large.append(name)
+        elif len(shape) == 2 and shape[-1] % block:
+            odd.append(name)
+    return large, odd
 
 
 @dataclass(frozen=True)
