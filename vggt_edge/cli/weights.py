@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .report import DeviceOption, DtypeOption, JsonOption, finish, size_text
+
+if TYPE_CHECKING:
+    from ..compress.foreign import Artefact
 
 
 def info(
@@ -31,16 +34,26 @@ def info(
     """Show what weights hold and the memory they need.
 
     Parameters of each part, architecture, precision, compression recipe, licence, and the estimated
-    memory of a run on this machine.
+    memory of a run on this machine. Also says what files of QuantVGGT and QVGGT are.
     """
     from .. import api, memory
+    from ..compress import foreign
+    from ..errors import CheckpointError
     from ..hardware import DTYPES, available_memory, pick_device, pick_dtype
     from ..preprocess import place
     from ..weights import describe
 
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
-    weights = describe(file)
+    try:
+        weights = describe(file)
+    except CheckpointError:
+        artefact = _foreign(file)
+        if artefact is None:
+            raise
+        facts = {"file": str(artefact.path), "kind": artefact.kind, **artefact.facts}
+        finish([*foreign.lines(artefact), "  open it with vggt-edge convert"], facts, json)
+        return
     config = weights.config
     longer = size or api.default_size(config)
     height, width = place([(3, 4)], "keep", longer, config.patch_size)[0].view
@@ -84,6 +97,17 @@ def info(
         "free_bytes": free,
     }
     finish(lines, data, json)
+
+
+def _foreign(file: str) -> Artefact | None:
+    """What a file that is none of ours is, if another project's."""
+    from ..compress import foreign
+    from ..errors import CheckpointError
+
+    try:
+        return foreign.identify(file)
+    except CheckpointError:
+        return None
 
 
 def fetch(
