@@ -27,7 +27,8 @@ from torch import Tensor
 from . import hub
 from .errors import CheckpointError, RecipeError
 from .model.config import HEADS, PRESETS, VGGTConfig
-from .model.quantized import packed_dtypes, swap
+from .model.packed import packed_dtypes
+from .model.swap import swap
 from .model.vggt import VGGT
 from .recipe import Recipe
 

@@ -40,7 +40,7 @@ from .errors import OutputError
 from .files import replacing
 from .hardware import pick_device, pick_dtype
 from .model.config import VGGTConfig
-from .model.quantized import packed_dtypes, prepare
+from .model.packed import packed_dtypes, prepare
 from .model.vggt import VGGT, precise_parameters
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from vggt_edge import weights
-from vggt_edge.compress.apply import behind, quantized, round_to_nearest
+from vggt_edge.compress.apply import behind, quantized, quantized_conv, round_to_nearest
 from vggt_edge.compress.nearest import nearest
 from vggt_edge.errors import CheckpointError, RecipeError
 from vggt_edge.kernels import build
 from vggt_edge.model import backends
 from vggt_edge.model.layers import Linear
 from vggt_edge.model.quantized import QuantLinear, fits, pack_nibbles, unpack_nibbles
+from vggt_edge.model.quantized_conv import QuantConv2d, conv_fits, conv_scheme
 from vggt_edge.recipe import Recipe, Scheme
 
 NAMES = ["w8a8", "w8a16", "w4a8", "w4a8-g32", "w4a16-g32", "w4a4", "w4a4-g64-hadamard", "fp8"]
@@ -46,7 +47,7 @@ def test_the_fast_backend_equals_the_simple_one(name, gain, monkeypatch):
     x = torch.randn(3, 5, 128)
     fast, part, active = layer(x), layer.outputs(x, 64, 128), layer.gelu(x)
     monkeypatch.setattr(QuantLinear, "backend", "expanded")
-    layer._drop_panels()
+    layer.drop_panels()
     simple = layer(x)
     # A rotation may round a code the other way: one step of one input.
     tolerance = 2e-2 if "hadamard" in name else 2e-5
@@ -135,7 +136,10 @@ def test_no_float_copy_is_kept(tmp_path):
     assert held < 0.56 * weighed
     path = weights.save(model, tmp_path / "w4.safetensors")
     floats = sum(t.nbytes for name, t in model.state_dict().items() if t.is_floating_point())
-    assert path.stat().st_size < floats + 0.51 * weighed + 200_000
+    convs = [m for m in model.modules() if isinstance(m, QuantConv2d)]
+    assert len(convs) > 20
+    eight = sum(conv.codes.nbytes for conv in convs)
+    assert path.stat().st_size < floats + 0.51 * weighed + eight + 200_000
 
 
 def test_casting_the_network_leaves_the_scales():
@@ -178,3 +182,38 @@ def test_backends_say_what_runs():
     assert backends.choose(Scheme(), torch.device("cpu")) in ("avx512-vnni", "onednn", "expanded")
     assert backends.choose(Scheme(8, 16), torch.device("cpu")) == "expanded"
     assert build.available() or build.reason()
+
+
+CONVS = [
+    torch.nn.Conv2d(48, 32, 3, padding=1),
+    torch.nn.Conv2d(32, 48, 3, padding=1, bias=False),
+    torch.nn.Conv2d(64, 80, 3, stride=2, padding=1),
+    torch.nn.Conv2d(48, 64, 1),
+    torch.nn.ConvTranspose2d(48, 32, 4, stride=4),
+    torch.nn.ConvTranspose2d(32, 32, 2, stride=2),
+]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("conv", CONVS, ids=str)
+def test_convolutions_stay_close_and_backends_agree(conv, bits, monkeypatch):
+    x = torch.randn(2, conv.in_channels, 9, 13)
+    layer = quantized_conv(conv, Scheme(8, bits))
+    expected, fast = conv(x), layer(x)
+    assert fast.shape == expected.shape
+    assert (fast - expected).norm() < (0.03 if bits == 8 else 0.015) * expected.norm()
+    weight = layer.weight()
+    assert weight.shape == conv.weight.shape
+    layer.drop_panels()
+    assert torch.equal(layer.weight(), weight)
+    monkeypatch.setattr(QuantConv2d, "backend", "expanded")
+    assert close(fast, layer(x), 2e-5)
+
+
+def test_convolutions_are_held_in_eight_bits():
+    assert conv_scheme(Scheme.parse("w4a8-g32")) == Scheme(8, 8)
+    assert conv_scheme(Scheme.parse("w4a16-g32")) == Scheme(8, 16)
+    assert conv_scheme(Scheme.parse("w4a4")) == Scheme(8, 8)
+    assert conv_scheme(Scheme.parse("fp8")) is None and conv_scheme(None) is None
+    assert not conv_fits(torch.nn.Conv2d(3, 64, 14, stride=14))
+    assert not conv_fits(torch.nn.Conv2d(32, 2, 1))

@@ -15,6 +15,8 @@ from ..model.quantized import (
     schemes,
     seed_of,
 )
+from ..model.quantized_conv import Convolution, QuantConv2d, conv_rows, conv_schemes
+from ..model.swap import place
 from ..model.vggt import VGGT
 from ..recipe import Recipe, Scheme
 from .nearest import Codes, nearest
@@ -70,10 +72,26 @@ def quantized(
     return layer
 
 
-def place(model: nn.Module, path: str, layer: nn.Module) -> None:
-    """Put a layer at a path."""
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, layer)
+def quantized_conv(conv: Convolution, scheme: Scheme, search: bool = True) -> QuantConv2d:
+    """A convolution in 8 bits, rounded to nearest."""
+    codes = nearest(conv_rows(conv), scheme, search=search)
+    layer = QuantConv2d(conv, scheme)
+    layer.codes, layer.scale = codes.codes, codes.scale
+    if conv.bias is not None:
+        layer.bias = conv.bias.detach().float()
+    return layer
+
+
+@torch.no_grad()
+def round_convolutions(model: nn.Module, recipe: Recipe, search: bool = True) -> list[str]:
+    """Quantize the convolutions a recipe names, in place, without any data; returns their paths."""
+    chosen = conv_schemes(model, recipe)
+    for path, scheme in chosen.items():
+        conv = model.get_submodule(path)
+        if not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)):
+            raise TypeError(f"{path} is {type(conv).__name__}")
+        place(model, path, quantized_conv(conv, scheme, search))
+    return list(chosen)
 
 
 @torch.no_grad()
@@ -91,7 +109,7 @@ def round_to_nearest(model: VGGT, recipe: Recipe, search: bool = True) -> VGGT:
     if model.recipe is not None:
         raise RecipeError(f"the network is compressed with {model.recipe.name} already")
     chosen = schemes(model, recipe)
-    if not chosen:
+    if not chosen and not conv_schemes(model, recipe):
         raise RecipeError(f"{recipe.name} matches no layer of this network that it can hold")
     for path, scheme in chosen.items():
         linear = model.get_submodule(path)
@@ -99,5 +117,6 @@ def round_to_nearest(model: VGGT, recipe: Recipe, search: bool = True) -> VGGT:
             raise TypeError(f"{path} is {type(linear).__name__}")
         weight = behind(linear.weight.detach(), scheme, path)
         place(model, path, quantized(linear, path, scheme, nearest(weight, scheme, search=search)))
+    round_convolutions(model, recipe, search)
     model.recipe = recipe
     return model

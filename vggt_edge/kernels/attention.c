@@ -124,7 +124,7 @@ int attend(const bf16 *q, const bf16 *k, const bf16 *v, const int64_t *strides, 
         size_t words = padded * WIDTH / 2;
         size_t bytes = 8 * words + ROWS * BLOCK * 6;
         void *memory = NULL;
-        Scratch s;
+        Scratch s = {0};
         if (posix_memalign(&memory, 64, bytes)) {
 #pragma omp atomic write
             failed = 1;

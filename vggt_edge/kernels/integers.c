@@ -106,33 +106,41 @@ void hadamard_rows(float *x, int64_t rows, int64_t width, int64_t block, const f
 }
 
 typedef struct {
-    const float *scale;    // (rows)
-    const int32_t *zero;   // (rows)
-    const int32_t *sum;    // (rows) 128 * sum of codes
     const float *step;     // (columns)
     const int32_t *column; // (columns) sum of weight codes
     const float *bias;     // (columns)
+    int64_t columns;
     void *y;
-    int64_t stride;        // of y, in elements
+    int64_t stride;        // of y's rows, in elements
     int half, activate;
 } Ends;
 
-// What follows the product of `count` rows and 64 columns, of which `columns` - col exist.
-static void finish(const int32_t *acc, int count, int64_t row, int64_t col, int64_t columns,
-                   const Ends *e) {
-    for (int c = 0; c < 4 && col + 16 * c < columns; c++) {
+// Some rows of activations: where they are, and what their integers stand for.
+typedef struct {
+    const int8_t *q;       // first code of the first row
+    int64_t stride;        // from row to row
+    int64_t width;         // codes of a row that lie together: a segment
+    int64_t segments, jump; // how many segments a row has, and from one to the next
+    const float *scale;    // of each row
+    const int32_t *zero;
+    const int32_t *sum;    // 128 * sum of codes
+    int64_t first;         // place of the first row in y
+} Block;
+
+// What follows the product of `count` rows and 64 columns from `col`.
+static void finish(const int32_t *acc, int count, int64_t col, const Block *rows, const Ends *e) {
+    for (int c = 0; c < 4 && col + 16 * c < e->columns; c++) {
         int64_t n = col + 16 * c;
         __m512i sums = _mm512_loadu_si512(e->column + n);
         __m512 steps = _mm512_loadu_ps(e->step + n), bias = _mm512_loadu_ps(e->bias + n);
         for (int r = 0; r < count; r++) {
-            int64_t m = row + r;
             __m512i v = _mm512_load_si512(acc + r * COLS + 16 * c);
-            v = _mm512_sub_epi32(v, _mm512_set1_epi32(e->sum[m]));
-            v = _mm512_sub_epi32(v, _mm512_mullo_epi32(sums, _mm512_set1_epi32(e->zero[m])));
+            v = _mm512_sub_epi32(v, _mm512_set1_epi32(rows->sum[r]));
+            v = _mm512_sub_epi32(v, _mm512_mullo_epi32(sums, _mm512_set1_epi32(rows->zero[r])));
             __m512 f = _mm512_mul_ps(_mm512_cvtepi32_ps(v), steps);
-            f = _mm512_fmadd_ps(f, _mm512_set1_ps(e->scale[m]), bias);
+            f = _mm512_fmadd_ps(f, _mm512_set1_ps(rows->scale[r]), bias);
             if (e->activate) f = gelu(f);
-            store_any(e->y, m * e->stride + n, e->half, f);
+            store_any(e->y, (rows->first + r) * e->stride + n, e->half, f);
         }
     }
 }
@@ -143,7 +151,7 @@ static void finish(const int32_t *acc, int count, int64_t row, int64_t col, int6
 #define ZERO(R)                                                                                    \
     __m512i a##R##0 = _mm512_setzero_si512(), a##R##1 = a##R##0, a##R##2 = a##R##0, a##R##3 = a##R##0;
 #define STEP(R)                                                                                    \
-    memcpy(&four, a + R * width + k, 4);                                                           \
+    memcpy(&four, a + R * stride + k, 4);                                                           \
     v = _mm512_set1_epi32(four);                                                                   \
     a##R##0 = _mm512_dpbusd_epi32(a##R##0, w0, v);                                                 \
     a##R##1 = _mm512_dpbusd_epi32(a##R##1, w1, v);                                                 \
@@ -155,30 +163,38 @@ static void finish(const int32_t *acc, int count, int64_t row, int64_t col, int6
     _mm512_store_si512(acc + R * COLS + 32, a##R##2);                                              \
     _mm512_store_si512(acc + R * COLS + 48, a##R##3);
 
-// COUNT rows x 64 columns over all of k.
+// COUNT rows x 64 columns over all segments.
 #define TILE(COUNT)                                                                                \
-    static void tile_##COUNT(const int8_t *q, int64_t width, const uint8_t *panel, int64_t row,    \
-                             int64_t col, int64_t columns, const Ends *e) {                        \
+    static void tile_##COUNT(const Block *rows, const uint8_t *panel, int64_t col,                 \
+                             const Ends *e) {                                                      \
         int32_t acc[COUNT * COLS] __attribute__((aligned(64)));                                    \
-        const int8_t *a = q + row * width;                                                         \
+        const int64_t width = rows->width, stride = rows->stride;                                  \
         EACH_##COUNT(ZERO)                                                                         \
-        for (int64_t k = 0; k < width; k += 4, panel += 256) {                                     \
-            __m512i w0 = _mm512_load_si512(panel), w1 = _mm512_load_si512(panel + 64);             \
-            __m512i w2 = _mm512_load_si512(panel + 128), w3 = _mm512_load_si512(panel + 192), v;   \
-            int32_t four;                                                                          \
-            EACH_##COUNT(STEP)                                                                     \
+        for (int64_t part = 0; part < rows->segments; part++) {                                    \
+            const int8_t *a = rows->q + part * rows->jump;                                         \
+            for (int64_t k = 0; k < width; k += 4, panel += 256) {                                 \
+                __m512i w0 = _mm512_load_si512(panel), w1 = _mm512_load_si512(panel + 64);         \
+                __m512i w2 = _mm512_load_si512(panel + 128), v;                                    \
+                __m512i w3 = _mm512_load_si512(panel + 192);                                       \
+                int32_t four;                                                                      \
+                EACH_##COUNT(STEP)                                                                 \
+            }                                                                                      \
         }                                                                                          \
         EACH_##COUNT(KEEP)                                                                         \
-        finish(acc, COUNT, row, col, columns, e);                                                  \
+        finish(acc, COUNT, col, rows, e);                                                          \
     }
 TILE(1)
 TILE(6)
 
-static void rows_of_panel(const int8_t *q, int64_t rows, int64_t width, const uint8_t *panel,
-                          int64_t col, int64_t columns, const Ends *e) {
-    int64_t row = 0;
-    for (; row + ROWS <= rows; row += ROWS) tile_6(q, width, panel, row, col, columns, e);
-    for (; row < rows; row++) tile_1(q, width, panel, row, col, columns, e);
+static void advance(Block *rows, int64_t count) {
+    rows->q += count * rows->stride;
+    rows->scale += count, rows->zero += count, rows->sum += count, rows->first += count;
+}
+
+static void rows_of_panel(Block rows, int64_t count, const uint8_t *panel, int64_t col,
+                          const Ends *e) {
+    for (; count >= ROWS; count -= ROWS, advance(&rows, ROWS)) tile_6(&rows, panel, col, e);
+    for (; count > 0; count--, advance(&rows, 1)) tile_1(&rows, panel, col, e);
 }
 
 // A panel of nibbles to bytes (code * multiplier + 128).
@@ -219,7 +235,8 @@ int multiply(const int8_t *q, const float *scale, const int32_t *zero, const int
              int64_t rows, int64_t width, const uint8_t *panels, int bits,
              const int8_t *multiplier, int64_t group, const float *step, const int32_t *column,
              const float *bias, int64_t columns, void *y, int64_t stride, int half, int activate) {
-    Ends e = {scale, zero, sum, step, column, bias, y, stride, half, activate};
+    Ends e = {step, column, bias, columns, y, stride, half, activate};
+    Block all = {q, width, width, 1, 0, scale, zero, sum, 0};
     int64_t count = (columns + COLS - 1) / COLS;
     int failed = 0;
 #pragma omp parallel
@@ -240,9 +257,114 @@ int multiply(const int8_t *q, const float *scale, const int32_t *zero, const int
                        scratch);
                 panel = scratch;
             }
-            rows_of_panel(q, rows, width, panel, p * COLS, columns, &e);
+            rows_of_panel(all, rows, panel, p * COLS, &e);
         }
         free(scratch);
     }
     return failed;
+}
+
+// Whole maps to signed bytes with one scale and one zero point an image, and a border of zeros.
+//   x (images, height, width, channels) float32; q (images, height + 2 border, width + 2 border,
+//   channels); scale, zero (images); sum like q without channels: 128 * sum of a pixel's codes.
+//   width * channels and channels: multiples of 16. Returns 0, or 1 without memory.
+int quantize_maps(const float *x, int64_t images, int64_t height, int64_t width, int64_t channels,
+                  int64_t border, int8_t *q, float *scale, int32_t *zero, int32_t *sum) {
+    int64_t row = width * channels, lines = images * height;
+    int64_t wide = width + 2 * border, high = height + 2 * border;
+    float *least = malloc(2 * lines * sizeof(float)), *most = least + lines;
+    if (!least) return 1;
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < lines; i++) {
+            __m512 lo = _mm512_setzero_ps(), hi = _mm512_setzero_ps();
+            for (int64_t k = 0; k < row; k += 16) {
+                __m512 v = _mm512_loadu_ps(x + i * row + k);
+                lo = _mm512_min_ps(lo, v), hi = _mm512_max_ps(hi, v);
+            }
+            least[i] = _mm512_reduce_min_ps(lo), most[i] = _mm512_reduce_max_ps(hi);
+        }
+#pragma omp single
+        for (int64_t b = 0; b < images; b++) {
+            float lo = 0, hi = 0;
+            for (int64_t i = b * height; i < (b + 1) * height; i++) {
+                lo = least[i] < lo ? least[i] : lo;
+                hi = most[i] > hi ? most[i] : hi;
+            }
+            float step = (hi - lo) / 255;
+            if (!(step > 0)) step = 1;
+            int z = (int)lrintf(-128 - lo / step);
+            zero[b] = z < -128 ? -128 : z > 127 ? 127 : z;
+            scale[b] = step;
+        }
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < images * high; i++) {
+            int64_t b = i / high, y = i % high - border;
+            int8_t *out = q + i * wide * channels;
+            int32_t *total = sum + i * wide;
+            int outside = y < 0 || y >= height;
+            __m512 inverse = _mm512_set1_ps(1 / scale[b]);
+            __m512i offset = _mm512_set1_epi32(zero[b]);
+            for (int64_t u = 0; u < wide; u++, out += channels) {
+                if (outside || u < border || u >= width + border) {
+                    memset(out, (int8_t)zero[b], channels);
+                    total[u] = 128 * (int32_t)channels * zero[b];
+                    continue;
+                }
+                const float *from = x + ((b * height + y) * width + u - border) * channels;
+                __m512i codes = _mm512_setzero_si512();
+                for (int64_t k = 0; k < channels; k += 16) {
+                    __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(from + k), inverse));
+                    c = _mm512_add_epi32(c, offset);
+                    c = _mm512_min_epi32(_mm512_max_epi32(c, _mm512_set1_epi32(-128)),
+                                         _mm512_set1_epi32(127));
+                    codes = _mm512_add_epi32(codes, c);
+                    _mm_storeu_si128((__m128i *)(out + k), _mm512_cvtepi32_epi8(c));
+                }
+                total[u] = 128 * _mm512_reduce_add_epi32(codes);
+            }
+        }
+    }
+    free(least);
+    return 0;
+}
+
+#define LINES 4 // rows of the output a thread takes at a time, so that its maps stay in cache
+
+// Convolution of maps from quantize_maps with 8-bit panels whose width runs over (row, column,
+// channel) of the kernel; y (images, out_height, out_width, columns) float32.
+void convolve(const int8_t *q, const float *scale, const int32_t *zero, const int32_t *sum,
+              int64_t images, int64_t high, int64_t wide, int64_t channels, int64_t kernel,
+              int64_t stride, const uint8_t *panels, const float *step, const int32_t *column,
+              const float *bias, int64_t columns, float *y) {
+    int64_t out_height = (high - kernel) / stride + 1, out_width = (wide - kernel) / stride + 1;
+    int64_t count = (columns + COLS - 1) / COLS, strips = (out_height + LINES - 1) / LINES;
+    Ends e = {step, column, bias, columns, y, columns, 0, 0};
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t task = 0; task < images * strips; task++) {
+        int64_t b = task / strips, begin = task % strips * LINES;
+        int64_t end = begin + LINES < out_height ? begin + LINES : out_height;
+        for (int64_t p = 0; p < count; p++) {
+            const uint8_t *panel = panels + p * kernel * kernel * channels * COLS;
+            for (int64_t v = begin; v < end; v++)
+                for (int64_t u = 0; u < out_width; u += ROWS) {
+                    int64_t rows = out_width - u < ROWS ? out_width - u : ROWS;
+                    float scales[ROWS];
+                    int32_t zeros[ROWS], sums[ROWS];
+                    for (int64_t r = 0; r < rows; r++) {
+                        scales[r] = scale[b], zeros[r] = zero[b], sums[r] = 0;
+                        for (int64_t j = 0; j < kernel; j++)
+                            for (int64_t i = 0; i < kernel; i++)
+                                sums[r] += sum[(b * high + v * stride + j) * wide +
+                                               (u + r) * stride + i];
+                    }
+                    Block block = {
+                        q + ((b * high + v * stride) * wide + u * stride) * channels,
+                        stride * channels, kernel * channels, kernel, wide * channels,
+                        scales, zeros, sums, (b * out_height + v) * out_width + u};
+                    rows_of_panel(block, rows, panel, p * COLS, &e);
+                }
+        }
+    }
 }

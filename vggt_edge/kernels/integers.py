@@ -212,3 +212,64 @@ def multiply(
     if failed:
         raise MemoryError("no memory to expand a panel of weights")
     return y
+
+
+class Maps(NamedTuple):
+    """Quantized feature maps with a border of zeros: ``x = scale * (codes - zero)``.
+
+    codes  (N, h + 2 border, w + 2 border, channels) int8.
+    scale  (N,) float32.
+    zero   (N,) int32.
+    sums   (N, h + 2 border, w + 2 border) int32, 128 times the sum of a pixel's codes.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    sums: Tensor
+
+
+def quantize_maps(x: Tensor, border: int) -> Maps:
+    """(N, h, w, channels) float32 maps to integers with one scale and zero point an image.
+
+    Args:
+        x: channels a multiple of 16.
+        border: pixels of zeros around each map.
+
+    Raises:
+        MemoryError: when there is none.
+    """
+    x = x.float().contiguous()
+    count, height, width, channels = x.shape
+    high, wide = height + 2 * border, width + 2 * border
+    result = Maps(
+        torch.empty(count, high, wide, channels, dtype=torch.int8),
+        torch.empty(count),
+        torch.empty(count, dtype=torch.int32),
+        torch.empty(count, high, wide, dtype=torch.int32),
+    )
+    sizes = map(ctypes.c_int64, (count, height, width, channels, border))
+    if library().quantize_maps(_at(x), *sizes, *map(_at, result)):
+        raise MemoryError("no memory to quantize a feature map")
+    return result
+
+
+def convolve(maps: Maps, panels: Panels, columns: int, kernel: int, stride: int) -> Tensor:
+    """(N, h', w', columns) float32 convolution of bordered maps with 8-bit panels.
+
+    The panels' width runs over row, column and channel of the kernel.
+    """
+    count, high, wide, channels = maps.codes.shape
+    height, width = (high - kernel) // stride + 1, (wide - kernel) // stride + 1
+    y = torch.empty(count, height, width, columns)
+    library().convolve(
+        *map(_at, maps),
+        *map(ctypes.c_int64, (count, high, wide, channels, kernel, stride)),
+        _at(panels.weights),
+        _at(panels.step),
+        _at(panels.sums),
+        _at(panels.bias),
+        ctypes.c_int64(columns),
+        _at(y),
+    )
+    return y

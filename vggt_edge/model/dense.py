@@ -40,6 +40,14 @@ def add_position(x: Tensor, aspect: float) -> Tensor:
     return x + torch.cat([horizontal, vertical])
 
 
+class Projection(nn.Conv2d):
+    """A convolution that takes float32, whatever its weights are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to (N, C', h, w)."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class ResidualUnit(nn.Module):
     """Two convolutions around a skip."""
 
@@ -125,7 +133,7 @@ class DenseHead(nn.Module):
         self.outputs = outputs
         self.position = position
         self.norm = Norm(width)
-        self.projects = nn.ModuleList(nn.Conv2d(width, count, 1) for count in channels)
+        self.projects = nn.ModuleList(Projection(width, count, 1) for count in channels)
         self.resize_layers = nn.ModuleList(
             [
                 nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
@@ -142,7 +150,7 @@ class DenseHead(nn.Module):
         maps = []
         for level, x in enumerate(tokens):
             x = self.norm(x).transpose(1, 2).unflatten(2, (rows, cols))
-            x = self.projects[level](x.to(self.projects[level].weight.dtype))
+            x = self.projects[level](x)
             if self.position:
                 x = add_position(x, aspect)
             maps.append(self.resize_layers[level](x))

@@ -10,8 +10,6 @@ token while the layer runs. See ``backends`` for what executes the product.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Container
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +20,7 @@ from ..kernels import integers
 from ..recipe import Recipe, Scheme
 from . import backends
 from .layers import Linear
+from .packed import PackedLayer
 
 
 def fits(inputs: int, outputs: int, scheme: Scheme) -> bool:
@@ -76,7 +75,7 @@ def unpack_nibbles(packed: Tensor) -> Tensor:
     return both.to(torch.int8) - 8
 
 
-class QuantLinear(nn.Module):
+class QuantLinear(PackedLayer):
     """A linear layer of packed integers.
 
     State (what a file holds)
@@ -130,15 +129,12 @@ class QuantLinear(nn.Module):
         if scheme.group:
             groups = (outputs, inputs // scheme.group)
             self.register_buffer("multiplier", torch.empty(groups, dtype=torch.int8))
-        else:
-            self.multiplier = None
         if smooth:
             self.register_buffer("gain", torch.empty(inputs, dtype=torch.float32))
         else:
             self.gain = None
         self.seed = seed
         self.signs: Tensor | None = None
-        self._panels: integers.Panels | None = None
         self._clip = 1.0
 
     def extra_repr(self) -> str:
@@ -182,24 +178,23 @@ class QuantLinear(nn.Module):
                 x = rotate(x, self.signs)
         return x
 
-    def _ensure_panels(self) -> integers.Panels:
-        """The weights as the kernels want them, in place of the codes, not beside them."""
-        if self._panels is None:
-            codes = self.integer_codes()
-            self._panels = integers.pack(
-                codes, self.scheme.weight_bits, self.scale, self.bias, self.multiplier
-            )
-            self._clip = float(self.clip)
-            self.codes = self.codes.new_empty(0)
-            if self.multiplier is not None:
-                self.multiplier = self.multiplier.new_empty(0)
-        return self._panels
+    def make_panels(self) -> integers.Panels:
+        """The stored weights in panels."""
+        self._clip = float(self.clip)
+        return integers.pack(
+            self.integer_codes(), self.scheme.weight_bits, self.scale, self.bias, self.multiplier
+        )
+
+    def restore(self, codes: Tensor, multiplier: Tensor | None) -> None:
+        """Take unpacked codes back into the stored form."""
+        nibbles = self.scheme.weight_bits == 4
+        super().restore(pack_nibbles(codes) if nibbles else codes, multiplier)
 
     def _run(self, x: Tensor, start: int, stop: int, activate: bool) -> Tensor:
         shape, x = x.shape, self.prepared(x.flatten(0, -2))
         backend = self.backend
         if backend == "avx512-vnni":
-            panels = self._ensure_panels().columns(start, stop)
+            panels = self.panels().columns(start, stop)
             rows = integers.quantize(x, self.scheme.activation_bits, self.gain, self._clip)
             y = integers.multiply(rows, panels, stop - start, self.dtype, activate)
         else:
@@ -230,28 +225,6 @@ class QuantLinear(nn.Module):
         """(..., inputs) to the outputs ``start:stop`` alone."""
         return self._run(x, start, stop, False)
 
-    def _drop_panels(self) -> None:
-        if self._panels is not None:
-            codes, self.multiplier = integers.unpack(self._panels, self.out_features)
-            self._panels = None
-            self.codes = pack_nibbles(codes) if self.scheme.weight_bits == 4 else codes
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLinear:
-        # Moved, but never cast: the codes' scales stay float32 whatever the network becomes.
-        self._drop_panels()
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.to(fn(buffer).device)
-        return self
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        self._drop_panels()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._panels = None
-        super()._load_from_state_dict(*args, **kwargs)
-
 
 def seed_of(path: str) -> int:
     """Seed of a layer's rotation, a function of where it stands."""
@@ -269,43 +242,3 @@ def schemes(module: nn.Module, recipe: Recipe) -> dict[str, Scheme]:
             if fits(layer.in_features, layer.out_features, scheme):
                 found[path] = scheme
     return found
-
-
-def swap(
-    module: nn.Module, recipe: Recipe, dtype: torch.dtype, smoothed: Container[str] = ()
-) -> None:
-    """Put empty quantized layers in the places a recipe names.
-
-    Args:
-        module: a network, usually on the meta device.
-        recipe: the precisions.
-        dtype: of the layers' outputs.
-        smoothed: paths of layers with a gain.
-    """
-    for path, scheme in schemes(module, recipe).items():
-        old = module.get_submodule(path)
-        if not isinstance(old, Linear):
-            raise TypeError(f"{path} is {type(old).__name__}")
-        with torch.device(old.weight.device):
-            new = QuantLinear(
-                old.in_features, old.out_features, scheme, dtype, path in smoothed, seed_of(path)
-            )
-        parent, _, name = path.rpartition(".")
-        setattr(module.get_submodule(parent), name, new)
-
-
-def packed_dtypes(module: nn.Module) -> dict[str, torch.dtype]:
-    """Names and types of the state of all quantized layers, which no cast may touch."""
-    return {
-        f"{path}.{name}": tensor.dtype
-        for path, layer in module.named_modules()
-        if isinstance(layer, QuantLinear)
-        for name, tensor in layer.named_buffers()
-    }
-
-
-def prepare(module: nn.Module) -> None:
-    """Bring all quantized layers of a network into the form their backend runs, one by one."""
-    for layer in module.modules():
-        if isinstance(layer, QuantLinear) and layer.backend == "avx512-vnni":
-            layer._ensure_panels()
