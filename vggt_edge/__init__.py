@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import evaluate, write
     from .attention import make_sparse
+    from .compress.compress import compress
     from .errors import VGGTEdgeError
     from .export.run import export
     from .images import load_source, read_views
@@ -38,6 +39,7 @@ _HOMES = {
     "Scene": "types",
     "VGGTEdgeError": "errors",
     "Views": "types",
+    "compress": "compress.compress",
     "evaluate": "api",
     "export": "export.run",
     "from_upstream": "weights",
@@ -60,6 +62,7 @@ __all__ = [
     "Scene",
     "VGGTEdgeError",
     "Views",
+    "compress",
     "evaluate",
     "export",
     "from_upstream",

@@ -11,7 +11,17 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import VGGTEdgeError
-from . import evaluate, export, reconstruct, sensitivity, train, weights
+from . import (
+    calibrate,
+    compress,
+    convert,
+    evaluate,
+    export,
+    reconstruct,
+    sensitivity,
+    train,
+    weights,
+)
 from .report import plain_warnings
 
 
@@ -41,7 +51,10 @@ app = typer.Typer(
 app.command("reconstruct")(reconstruct.command)
 app.command("info")(weights.info)
 app.command("fetch")(weights.fetch)
+app.command("convert")(convert.command)
 app.command("evaluate")(evaluate.command)
+app.command("calibrate")(calibrate.command)
+app.command("compress")(compress.command)
 app.command("export")(export.command)
 app.command("sensitivity")(sensitivity.command)
 app.command("train")(train.command)

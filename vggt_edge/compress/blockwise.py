@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from ..model.layers import Linear
 from ..model.quantized import hadamard_signs, rotate, seed_of
+from ..model.swap import place
 from ..recipe import Scheme
-from .apply import behind, place
+from .apply import behind
 from .layer import Choice
 from .nearest import Codes, Grid, bounds, round_to, split_step
 from .walk import Stage, Tokens, run

@@ -16,6 +16,7 @@ from .. import sources
 from ..errors import ImageError, InputError
 from ..files import check_writable, replacing
 from ..images import read_views
+from ..model.identity import identity_of
 from ..model.vggt import VGGT
 from ..predict import to_tensor
 from .calibration_set import CANDIDATES, MANIFEST, write_manifest, write_scene
@@ -36,7 +37,7 @@ class Candidate(NamedTuple):
 
 
 def find_candidates(
-    folders: Sequence[str | Path], views: int, draws: int, seed: int
+    folders: Sequence[str | Path], views: int, wanted: int, seed: int
 ) -> list[Candidate]:
     """Draw pictures from every sequence below some folders.
 
@@ -45,13 +46,13 @@ def find_candidates(
     Args:
         folders: given by people.
         views: pictures of a candidate.
-        draws: candidates of a sequence.
+        wanted: candidates in all; each sequence gives equally many, and at least one.
         seed: of the draws; each sequence is drawn by itself.
 
     Raises:
         ImageError: a folder that does not exist, holds no pictures, or too few.
     """
-    found: list[Candidate] = []
+    places: list[tuple[str, Path, list[str]]] = []
     for folder in folders:
         root = Path(folder).expanduser()
         if not root.is_dir():
@@ -66,18 +67,19 @@ def find_candidates(
                 f"{folder}: {most} pictures in a sequence at most, of which {views} are to be "
                 f"drawn; give more, or --views {max(2, most)}"
             )
-        for place, files in enough.items():
-            name = f"{seed} {place.name}"
-            random = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
-            for _ in range(draws):
-                order = random.choice(len(files), views, replace=False)
-                paths = tuple(files[i] for i in order)
-                found.append(Candidate(str(folder), str(place), paths))
+        places += [(str(folder), place, files) for place, files in enough.items()]
+    found: list[Candidate] = []
+    for group, place, files in places:
+        name = f"{seed} {place.name}"
+        random = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
+        for _ in range(-(-wanted // len(places))):
+            order = random.choice(len(files), views, replace=False)
+            found.append(Candidate(group, str(place), tuple(files[i] for i in order)))
     return list(dict.fromkeys(found))
 
 
 def _sequences(root: Path) -> dict[Path, list[str]]:
-    """Folders with pictures: the root itself, else those one or two steps below."""
+    """Folders with pictures: the root itself, else its sub-folders."""
     here = _pictures(root)
     if here:
         return {root: here}
@@ -100,7 +102,7 @@ def calibrate(
     views: int = 10,
     clusters: int = 5,
     each: int = 4,
-    draws: int = 4,
+    candidates: int | None = None,
     size: int = 518,
     seed: int = 0,
     whisker: float = WHISKER,
@@ -117,7 +119,7 @@ def calibrate(
         out: folder of the set.
         views: of a scene.
         clusters, each: so many clusters, and so many scenes of each.
-        draws: candidates from each sequence.
+        candidates: to choose from; three times as many as are chosen when None.
         size: longer side of the views.
         seed: of all that is drawn.
         whisker: of the filter, in interquartile ranges.
@@ -131,20 +133,21 @@ def calibrate(
         InputError: fewer candidates than scenes asked for, or numbers that make no sense.
         OutputError: the set cannot be written.
     """
-    if views < 2 or min(clusters, each, draws) < 1:
-        raise InputError("a calibration needs 2 views a scene, and 1 cluster, scene and draw")
+    if views < 2 or min(clusters, each) < 1:
+        raise InputError("a calibration needs 2 views a scene, 1 cluster and 1 scene of each")
     folder = Path(out).expanduser()
     check_writable(folder)
     if (folder / MANIFEST).exists():
         raise InputError(f"{out} holds a calibration set already; choose another folder")
-    candidates = find_candidates(folders, views, draws, seed)
-    if len(candidates) < clusters * each:
+    wanted = 3 * clusters * each if candidates is None else candidates
+    pool = find_candidates(folders, views, wanted, seed)
+    if len(pool) < clusters * each:
         raise InputError(
-            f"{len(candidates)} candidates for {clusters} x {each} scenes: give more folders, "
-            "more --draws or fewer --clusters"
+            f"{len(pool)} candidates for {clusters} x {each} scenes: give more pictures, or fewer "
+            "--clusters"
         )
     patch = model.config.patch_size
-    identity = _identity(model)
+    identity = identity_of(model)[:16]
 
     def read(candidate: Candidate) -> Any:
         return read_views(list(candidate.files), size=size, patch=patch)
@@ -152,7 +155,7 @@ def calibrate(
     device = next(model.parameters()).device
     statistics = []
     for candidate in tqdm(
-        candidates, desc="calibrate", unit="scene", delay=2, leave=False, disable=not progress
+        pool, desc="calibrate", unit="scene", delay=2, leave=False, disable=not progress
     ):
         name = hashlib.sha256(f"{identity} {size} {candidate}".encode()).hexdigest()[:24]
         path = folder / CANDIDATES / f"{name}.json"
@@ -162,15 +165,16 @@ def calibrate(
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps([part.tolist() for part in known]))
         statistics.append(known)
-    groups = [candidate.group for candidate in candidates]
+    groups = [candidate.group for candidate in pool]
     sample = choose(statistics, groups, clusters, each, seed, whisker)
     scenes = []
     for number, index in enumerate(sample.chosen):
-        entry = write_scene(folder, number, read(candidates[index]))
+        entry = write_scene(folder, number, read(pool[index]))
         scenes.append({"candidate": index, "cluster": int(sample.cluster[index]), **entry})
     manifest = {
         "settings": {
-            "views": views, "clusters": clusters, "each": each, "draws": draws, "size": size,
+            "views": views, "clusters": clusters, "each": each, "size": size,
+            "candidates": len(pool),
             "seed": seed, "whisker": whisker, "network": identity,
         },
         "removed": int((~sample.kept).sum()),
@@ -184,21 +188,13 @@ def calibrate(
                 "moments": [round(x, 6) for x in statistics[i].moments.tolist()],
                 "similarity": [round(x, 6) for x in statistics[i].similarity.tolist()],
             }
-            for i, candidate in enumerate(candidates)
+            for i, candidate in enumerate(pool)
         ],
         "scenes": scenes,
     }  # fmt: skip
     write_manifest(folder, manifest)
     shutil.rmtree(folder / CANDIDATES)
     return manifest
-
-
-def _identity(model: VGGT) -> str:
-    """A digest of the network's shape and a sample of its weights."""
-    digest = hashlib.sha256(repr(model.config).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + str(float(tensor.double().sum())).encode())
-    return digest.hexdigest()[:16]
 
 
 def _known(path: Path) -> SceneStatistics | None:

@@ -13,12 +13,15 @@ from tqdm import tqdm
 from ..errors import InputError, RecipeError
 from ..model.layers import Linear
 from ..model.quantized import QuantLinear, schemes
+from ..model.quantized_conv import conv_schemes
+from ..model.swap import place
 from ..model.vggt import VGGT
 from ..predict import check_views, to_tensor
 from ..recipe import Recipe, Scheme
 from ..types import Views
 from . import walk
-from .apply import behind, place, quantized
+from .apply import behind, quantized, round_convolutions
+from .bias import correct_bias
 from .blockwise import train
 from .calibration import LayerInputs, collect
 from .calibration_set import as_scenes
@@ -50,12 +53,14 @@ def compress(
 ) -> CompressReport:
     """Quantize a float network in place.
 
+    Methods are for linear layers; the convolutions a recipe names are rounded to the nearest.
+
     Args:
         model: from ``load``, best in float32; its float layers go as their integers come.
         recipe: which layer gets which precision, or its name.
         method: a name of ``methods.METHODS``: "minmax" and "nearest" need no pictures; "smooth",
-            "awq", "clip", "gptq", "qvggt", "quantvggt" and "auto" do. "auto" is "nearest" when
-            there is no calibration.
+            "awq", "clip", "gptq", "bias", "qvggt", "quantvggt" and "auto" do. "auto" is "nearest"
+            when there is no calibration.
         calibration: pictures like those the network will see: one set of views a scene. Views of
             more than ten are dealt out into scenes.
         truth: ground truth of each scene, for "qvggt"; the float network is the teacher when None.
@@ -75,7 +80,7 @@ def compress(
     if model.recipe is not None:
         raise RecipeError(f"the network is compressed with {model.recipe.name} already")
     chosen = schemes(model, recipe)
-    if not chosen:
+    if not chosen and not conv_schemes(model, recipe):
         raise RecipeError(f"{recipe.name} matches no layer of this network that it can hold")
     if chosen_by.data and calibration is None:
         raise InputError(
@@ -131,12 +136,14 @@ class _Compression:
         rest = [path for path in self.chosen if path not in self.layers]
         for path in tqdm(rest, desc="quantize", delay=2, leave=False, disable=not progress):
             self._alone(path)
+        convolutions = round_convolutions(model, self.recipe, self.method.search)
         model.recipe = self.recipe
         return CompressReport(
             recipe=self.recipe.name,
             method=self.method.name,
             layers=tuple(self.layers[path] for path in self.chosen),
             stages=tuple(self.stages),
+            convolutions=len(convolutions),
             float_layers=sum(isinstance(layer, Linear) for layer in model.modules()),
             bytes_before=before,
             bytes_after=_bytes(model),
@@ -155,6 +162,8 @@ class _Compression:
     def _put(self, path: str, choice: Choice, linear: Linear) -> QuantLinear:
         scheme = self.chosen[path]
         layer = quantized(linear, path, scheme, choice.codes, choice.gain, choice.clip)
+        if choice.shift is not None:
+            layer.bias = layer.bias + choice.shift
         layer = layer.to(linear.weight.device)
         place(self.model, path, layer)
         return layer
@@ -283,6 +292,8 @@ class _Compression:
                     },
                 )
             best = min(candidates, key=stage_error)
+        if method.bias:
+            best = {path: correct_bias(problems[path], one) for path, one in best.items()}
         for path, choice in best.items():
             problem = problems[path]
             layer = self._put(path, choice, floats[path])

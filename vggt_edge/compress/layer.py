@@ -52,12 +52,14 @@ class Choice(NamedTuple):
     gain   (inputs,) factors on the rotated inputs, or None.
     clip   share of each token's range that is kept.
     note   how it was found, for the report.
+    shift  (outputs,) to add to the bias, or None.
     """
 
     codes: Codes
     gain: Tensor | None = None
     clip: float = 1.0
     note: str = "nearest"
+    shift: Tensor | None = None
 
 
 def make_problem(path: str, scheme: Scheme, linear: Linear, inputs: LayerInputs) -> Problem:
@@ -96,8 +98,10 @@ def divided(problem: Problem, gain: Tensor | None) -> Tensor:
 def output_error(problem: Problem, choice: Choice) -> float:
     """Relative squared error of the layer's output; see above."""
     seen = activations(problem.rows, problem.scheme, choice.gain, choice.clip)
-    lost = (seen @ choice.codes.weight().T).sub_(problem.target).square_().sum()
-    return float(lost / problem.target.square().sum().clamp(min=1e-30))
+    lost = (seen @ choice.codes.weight().T).sub_(problem.target)
+    if choice.shift is not None:
+        lost += choice.shift
+    return float(lost.square_().sum() / problem.target.square().sum().clamp(min=1e-30))
 
 
 def simplest(problem: Problem, search: bool = True) -> Choice:

@@ -25,6 +25,7 @@ class Method:
         patches_only      leave special tokens out of the smoothing's statistics.
         activation_clip   search the share of each token's range that is kept.
         gptq              round jointly.
+        bias              take the mean error of a layer's output off its bias.
         epochs            of block-wise training; 0 for none.
         train_gains, train_weight_clips, train_activation_clips
                           what is trained.
@@ -41,6 +42,7 @@ class Method:
     patches_only: bool = False
     activation_clip: bool = False
     gptq: bool = False
+    bias: bool = False
     epochs: int = 0
     train_gains: bool = True
     train_weight_clips: bool = True
@@ -58,9 +60,10 @@ METHODS = {
         Method("awq", smoothing="mean"),
         Method("clip", activation_clip=True),
         Method("gptq", gptq=True),
+        Method("bias", bias=True),
         Method("qvggt", smoothing="mean", patches_only=True, task=True),
         Method("quantvggt", smoothing="max", epochs=15, propagate=False),
-        Method("auto", fold=True, smoothing="max", activation_clip=True, gptq=True, epochs=0),
+        Method("auto", fold=True, smoothing="max", activation_clip=True, gptq=True, bias=True),
     )
 }
 

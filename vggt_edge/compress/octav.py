@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-ITERATIONS = 12
+ITERATIONS = 8
 
 
 def octav(weight: Tensor, bits: int) -> Tensor:

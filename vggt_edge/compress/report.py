@@ -56,6 +56,7 @@ class CompressReport:
         method         name.
         layers         in the order of the network.
         stages         in the order of the network; none without calibration.
+        convolutions   that were quantized, rounded to the nearest.
         float_layers   linear layers that stayed float.
         bytes_before   of all tensors of the network.
         bytes_after    the same, afterwards.
@@ -68,6 +69,7 @@ class CompressReport:
     method: str
     layers: tuple[LayerReport, ...]
     stages: tuple[StageReport, ...]
+    convolutions: int
     float_layers: int
     bytes_before: int
     bytes_after: int

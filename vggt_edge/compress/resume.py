@@ -114,6 +114,7 @@ class Journal:
         reports = [LayerReport(**row) for row in json.loads(metadata["reports"])]
         return Finished(layers, {report.path: report for report in reports})
 
-    def remove(self) -> None:
-        """Throw the folder away, when the result is safe elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def remove(folder: str | Path) -> None:
+    """Throw a journal's folder away, when the result is safe elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)

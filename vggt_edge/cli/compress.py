@@ -1,0 +1,145 @@
+"""``vggt-edge compress``: a float network to packed integers in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .report import DeviceOption, JsonOption, finish, on_terminal, size_text
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="pocket (embedded), a weight file, or a hub name such as facebook/VGGT-1B.",
+            metavar="MODEL",
+        ),
+    ] = "pocket",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="A precision, such as w8a8, w4a8-g32, w4a16-g128, w4a4-hadamard or fp8; or rules, "
+            "first match wins, such as 'camera_head.*=float,*=w4a8-g32'.",
+            metavar="RECIPE",
+        ),
+    ] = "w8a8",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="minmax and nearest need no pictures; smooth, awq, clip, gptq, bias, qvggt, "
+            "quantvggt and auto do. auto is nearest without pictures.",
+            metavar="METHOD",
+        ),
+    ] = "auto",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Set from vggt-edge calibrate, or a folder of pictures like those the network "
+            "will see.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    scenes: Annotated[
+        int, typer.Option(help="Scenes to make of plain pictures, at most.", metavar="N", min=1)
+    ] = 16,
+    views: Annotated[
+        int, typer.Option(help="Views of each of these scenes.", metavar="N", min=1)
+    ] = 8,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Longer side of the views of plain pictures; by default as in reconstruct.",
+            metavar="PIXELS",
+        ),
+    ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated heads to keep; all by default.", metavar="NAMES"),
+    ] = None,
+    floats: Annotated[
+        str,
+        typer.Option(
+            help="How the numbers that stay float are stored: fp16, bf16 or float32.",
+            metavar="DTYPE",
+        ),
+    ] = "fp16",
+    rows: Annotated[
+        int, typer.Option(help="Tokens of the calibration kept of each layer.", metavar="N", min=64)
+    ] = 4096,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.", metavar="N", min=0)] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", metavar="FILE")] = Path(
+        "compressed.safetensors"
+    ),
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Compress a network into packed integers.
+
+    Blocks that are done are kept in FILE.partial until the file is written: the same command goes
+    on where it was interrupted.
+    """
+    from .. import api
+    from ..compress.calibration_set import read_set
+    from ..compress.compress import compress
+    from ..compress.methods import method_of
+    from ..compress.resume import remove
+    from ..errors import InputError, OutputError
+    from ..files import check_writable
+    from ..hardware import DTYPES, keep_heap
+    from ..model.vggt import VGGT
+    from ..recipe import Recipe
+    from ..weights import describe, load, save
+
+    # What is wrong with the options is said before weights are loaded.
+    wanted = Recipe(recipe)
+    by = method_of(method)
+    if floats not in DTYPES:
+        raise InputError(f"--floats {floats!r}: use {', '.join(DTYPES)}")
+    if out.suffix != ".safetensors":
+        raise OutputError(f"{out}: weights are saved as .safetensors")
+    check_writable(out.parent)
+    header = describe(model)
+    if header.recipe is not None:
+        raise InputError(f"{model} is compressed with {header.recipe.name} already")
+    config = header.config
+    longer = size or api.default_size(config)
+    pictures = None
+    if calibration is not None:
+        pictures = read_set(
+            calibration, size=longer, patch=config.patch_size, limit=scenes, views=views
+        )
+    keep_heap()
+    kept = None if heads is None else [name.strip() for name in heads.split(",")]
+    network: VGGT = load(model, heads=kept, dtype="float32", device=device)
+    before = header.path.stat().st_size
+    work = out.with_name(f"{out.name}.partial") if pictures is not None and by.data else None
+    report = compress(
+        network,
+        wanted,
+        method=by,
+        calibration=pictures,
+        rows=rows,
+        seed=seed,
+        work=work,
+        progress=on_terminal(),
+    )
+    path = save(network.to(DTYPES[floats]), out)
+    if work is not None:
+        remove(work)
+    after = path.stat().st_size
+    answers = ", ".join(f"{backend} {answer}" for backend, answer in report.runs_on.items())
+    given = f", {report.scenes} scenes of {report.views} views in all" if report.scenes else ""
+    lines = [
+        f"{path} ({size_text(after)}; {model} has {size_text(before)})",
+        f"  recipe      {report.recipe}, by {report.method}{given}",
+        f"  layers      {len(report.layers)} linear layers and {report.convolutions} convolutions "
+        f"quantized; {report.float_layers} linear layers stayed float",
+        f"  runs on     {answers}",
+        *(f"  {line}" for line in report.table()),
+        f"  took        {report.seconds:.0f} s",
+    ]
+    data = {"file": str(path), "bytes": after, "bytes_of_model": before, **report.to_dict()}
+    finish(lines, data, json)
