@@ -105,9 +105,9 @@ class Header:
         return counts
 
     @property
-    def smoothed(self) -> set[str]:
-        """Paths of the quantized layers that have a gain."""
-        return {name.removesuffix(".gain") for name in self.shapes if name.endswith(".gain")}
+    def optional(self) -> set[str]:
+        """Names of the tensors that only some quantized layers have."""
+        return {name for name in self.shapes if name.rpartition(".")[2] in ("gain", "signs")}
 
 
 def printable(text: object) -> str:
@@ -124,22 +124,22 @@ def skeleton(
     config: VGGTConfig,
     recipe: Recipe | None = None,
     dtype: torch.dtype = torch.float32,
-    smoothed: Container[str] = (),
+    optional: Container[str] = (),
 ) -> VGGT:
     """The network without memory, on the meta device, quantized where a recipe says so."""
     with torch.device("meta"):
         model = VGGT(config)
     if recipe is not None:
-        swap(model, recipe, dtype, smoothed)
+        swap(model, recipe, dtype, optional)
         model.recipe = recipe
     return model
 
 
 def expected_shapes(
-    config: VGGTConfig, recipe: Recipe | None = None, smoothed: Container[str] = ()
+    config: VGGTConfig, recipe: Recipe | None = None, optional: Container[str] = ()
 ) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a network."""
-    model = skeleton(config, recipe, smoothed=smoothed)
+    model = skeleton(config, recipe, optional=optional)
     return {name: tuple(t.shape) for name, t in model.state_dict().items()}
 
 
@@ -237,7 +237,7 @@ def _check_against_config(header: Header) -> None:
     if config.encoder_depth + 2 * config.depth + config.camera_depth > len(shapes):
         raise refusal(path, f"its config has more blocks than it has tensors ({len(shapes)})")
     try:
-        model = skeleton(config, header.recipe, smoothed=header.smoothed)
+        model = skeleton(config, header.recipe, optional=header.optional)
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
         raise refusal(path, f"its config is impossible to build ({error})") from error
     check_shapes(path, shapes, {name: tuple(t.shape) for name, t in model.state_dict().items()})

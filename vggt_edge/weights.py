@@ -127,7 +127,7 @@ def load(
     header = read_header(path)
     config = _wanted_heads(path, header.config, heads)
     names = list(_of_network(header.shapes, config))
-    model = skeleton(config, header.recipe, precision, header.smoothed)
+    model = skeleton(config, header.recipe, precision, header.optional)
     packed = packed_dtypes(model)
     need = sum(
         math.prod(header.shapes[name]) * packed.get(name, precision).itemsize for name in names

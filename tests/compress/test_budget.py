@@ -107,6 +107,10 @@ def test_a_file_never_exceeds_its_estimate(model, tmp_path):
         assert size <= sizes.total(Recipe(name)) < 1.15 * size + 20_000
     size = weights.save(model, tmp_path / "m.safetensors").stat().st_size
     assert size <= sizes.total(Recipe("float")) < 1.1 * size + 20_000
+    half = round_to_nearest(make_model(), Recipe("w8a8")).to(torch.float16)
+    size = weights.save(half, tmp_path / "m.safetensors").stat().st_size
+    sizes = sizes_of(model, floats=torch.float16)
+    assert size <= sizes.total(Recipe("w8a8")) < 1.15 * size + 20_000
 
 
 def test_more_bytes_less_damage(model, sensitivity):

@@ -189,6 +189,9 @@ def test_quantvggt_opens(tmp_path):
     assert error < 0.03
     layers = [m for m in packed.modules() if isinstance(m, QuantLinear)]
     assert len(layers) == 40
+    path = weights.save(packed, tmp_path / "packed.safetensors")
+    again = weights.load(path, dtype="float32", device="cpu")
+    assert torch.equal(again.aggregator.frame_blocks[1].mlp.fc1(x), layer(x))
     # The rotation is signs, not a matrix.
     assert all(t.numel() < 300_000 for m in layers for t in m.buffers())
 

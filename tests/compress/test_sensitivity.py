@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN_CONFIG
+from torch import nn
 
 from vggt_edge import weights
 from vggt_edge.compress.apply import round_to_nearest
@@ -16,7 +17,6 @@ from vggt_edge.compress.damage import Case, Judge, Target, losses, target_of
 from vggt_edge.compress.scan import block_of, compressed, rounded, scan, units_of
 from vggt_edge.compress.sensitivity import Score, Sensitivity, lines, read
 from vggt_edge.errors import ImageError, InputError, RecipeError
-from vggt_edge.model.layers import Linear
 from vggt_edge.model.quantized import QuantLinear
 from vggt_edge.model.vggt import VGGT
 from vggt_edge.predict import predict
@@ -61,6 +61,7 @@ def test_blocks_partition_the_layers(model):
     assert len(blocks["aggregator.global_blocks.0"]) == 4
     assert block_of("aggregator.frame_blocks.11.attn.qkv") == "aggregator.frame_blocks.11"
     assert block_of("camera_head.pose_branch.fc1") == "camera_head.pose_branch"
+    assert "depth_head.scratch" in blocks  # convolutions
     with pytest.raises(InputError, match="unknown kind"):
         units_of(model, SCHEME, "head")
 
@@ -74,10 +75,10 @@ def test_the_network_is_put_back_exactly(model):
     assert all(modules[name] is module for name, module in model.named_modules())
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
-    def breaks(linear: Linear, path: str, scheme: Scheme) -> QuantLinear:
+    def breaks(layer: nn.Module, path: str, scheme: Scheme) -> nn.Module:
         if path.endswith("fc1"):
             raise KeyboardInterrupt
-        return rounded(linear, path, scheme)
+        return rounded(layer, path, scheme)
 
     with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
         with compressed(model, dict.fromkeys(paths, SCHEME), breaks):
@@ -86,21 +87,22 @@ def test_the_network_is_put_back_exactly(model):
 
 
 def test_the_broken_unit_is_found(model):
-    """A layer whose scales are doubled stands out, and coarser codes cost more."""
+    """A layer whose weights are turned around stands out, and coarser codes cost more."""
     victim = "aggregator.frame_blocks.2.mlp.fc1"
 
-    def worse(linear: Linear, path: str, scheme: Scheme) -> QuantLinear:
-        layer = rounded(linear, path, scheme)
+    def worse(layer: nn.Module, path: str, scheme: Scheme) -> nn.Module:
+        packed = rounded(layer, path, scheme)
         if path == victim:
-            layer.scale *= 3
-        return layer
+            packed.scale *= -30
+        return packed
 
     found = scan(model, make_cases(), ("w8a8",), quantize=worse)
     assert found.ranked("layer", "w8a8")[0].unit == victim
     assert found.ranked("block", "w8a8", "depth")[0].unit == block_of(victim)
     plain = scan(model, make_cases(), ("w8a8", "w4a4"), kinds=("block",))
     means = [
-        np.mean([one.mean("depth") for one in plain.of("block", name)]) for name in ("w4a4", "w8a8")
+        np.mean([one.mean("depth") for one in plain.of("block", name) if "aggregator" in one.unit])
+        for name in ("w4a4", "w8a8")
     ]
     assert means[0] > 3 * means[1] > 0
     score = found.ranked("layer", "w8a8")[0]
@@ -112,11 +114,11 @@ def test_the_broken_unit_is_found(model):
 def test_resumes_where_it_was_interrupted(model, tmp_path):
     file, seen = tmp_path / "s.json", []
 
-    def interrupted(linear: Linear, path: str, scheme: Scheme) -> QuantLinear:
+    def interrupted(layer: nn.Module, path: str, scheme: Scheme) -> nn.Module:
         if len(seen) == 9:
             raise KeyboardInterrupt
         seen.append(path)
-        return rounded(linear, path, scheme)
+        return rounded(layer, path, scheme)
 
     with pytest.raises(KeyboardInterrupt):
         scan(model, make_cases(), kinds=("block",), file=file, quantize=interrupted)
@@ -124,9 +126,9 @@ def test_resumes_where_it_was_interrupted(model, tmp_path):
     assert 0 < len(kept.scores) < len(units_of(model, SCHEME, "block"))
     again: list[str] = []
 
-    def counted(linear: Linear, path: str, scheme: Scheme) -> QuantLinear:
+    def counted(layer: nn.Module, path: str, scheme: Scheme) -> nn.Module:
         again.append(path)
-        return rounded(linear, path, scheme)
+        return rounded(layer, path, scheme)
 
     result = scan(model, make_cases(), kinds=("block",), file=file, quantize=counted)
     done = {path for one in kept.scores for path in one.layers}

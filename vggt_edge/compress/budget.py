@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ..checkpoint import skeleton
 from ..errors import RecipeError
-from ..model.quantized import schemes
 from ..model.vggt import VGGT
 from ..recipe import LayerRule, Recipe, Scheme
+from .scan import precisions_of
 from .sensitivity import Sensitivity
 
 MOST_STATES = 20_000
@@ -72,24 +73,30 @@ class Sizes:
         return whole
 
 
-def sizes_of(model: VGGT, candidates: Sequence[str] = CANDIDATES) -> Sizes:
+def sizes_of(
+    model: VGGT, candidates: Sequence[str] = CANDIDATES, floats: torch.dtype | None = None
+) -> Sizes:
     """What a network's layers take in each precision, by building it there without memory.
 
     Args:
-        model: a float network, in the precision it will be saved in.
+        model: a float network.
         candidates: names of schemes, and "float".
+        floats: what all that stays float is saved as; as it is in the network when None.
 
     Raises:
         RecipeError: an unknown scheme.
     """
-    state = {name: tensor.nbytes for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.numel() * (floats or tensor.dtype).itemsize
+        for name, tensor in model.state_dict().items()
+    }
     dtype = model.aggregator.camera_token.dtype
     layers: dict[str, dict[str, int]] = {}
     for name in candidates:
         if Scheme.parse(name) is None:
             continue
-        paths = schemes(model, Recipe(name))
-        empty = skeleton(model.config, Recipe(name), dtype, paths)
+        paths = precisions_of(model, Recipe(name))
+        empty = skeleton(model.config, Recipe(name), dtype, {f"{path}.gain" for path in paths})
         for path in paths:
             found = empty.get_submodule(path).state_dict(prefix=f"{path}.")
             packed = sum(t.nbytes + len(key) + _ENTRY for key, t in found.items())

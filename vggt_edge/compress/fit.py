@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..bootstrap import Interval, interval
 from ..errors import RecipeError
-from ..model.quantized import schemes
 from ..model.vggt import VGGT
 from ..recipe import Recipe, Scheme
 from . import budget
 from .budget import CANDIDATES, Frontier, choices_of, recipe_of, sizes_of
 from .damage import JUDGED, Case, Judge
-from .scan import Quantize, compressed, rounded, scan
+from .scan import Quantize, compressed, precisions_of, rounded, scan
 from .sensitivity import Sensitivity
 
 
@@ -86,6 +87,7 @@ def fit_recipe(
     candidates: Sequence[str] = CANDIDATES,
     kind: str = "block",
     against: str = "teacher",
+    floats: torch.dtype | None = None,
     file: str | Path | None = None,
     quantize: Quantize = rounded,
     progress: bool = False,
@@ -93,7 +95,7 @@ def fit_recipe(
     """Choose a mixed recipe for a float network; the network stays what it is.
 
     Args:
-        model: from ``load``, in the precision it will be saved in.
+        model: from ``load``.
         cases: scenes to score on, from ``cases``.
         budget_bytes: the whole file takes at most so much.
         max_drop: largest mean drop of pose, depth or points over the scenes, in percent points,
@@ -101,6 +103,7 @@ def fit_recipe(
         candidates: precisions to choose from; with "float" among them any drop can be kept.
         kind: of the units that get one precision each: "block" or "layer".
         against: "teacher" or "truth"; see ``damage``.
+        floats: what all that stays float is saved as; as it is in the network when None.
         file: where sensitivities are kept, so that an interrupted call goes on.
         quantize: makes a quantized layer of a float one.
         progress: show a bar for work over two seconds.
@@ -111,7 +114,7 @@ def fit_recipe(
         InputError: nothing to score on, or ``file`` holds sensitivities of something else.
     """
     budget.check_limits(budget_bytes, max_drop)
-    sizes = sizes_of(model, candidates)
+    sizes = sizes_of(model, candidates, floats)
     whole = sizes.total(Recipe("float"))
     if budget_bytes is not None:
         if budget_bytes >= whole:
@@ -131,7 +134,7 @@ def fit_recipe(
 
     def fitted(state: int) -> Fit:
         recipe = recipe_of(frontier[state], list(sizes.layers))
-        precisions = schemes(model, recipe)
+        precisions = precisions_of(model, recipe)
         with compressed(model, precisions, quantize):
             drops = judge.drops(model)
         measured = {

@@ -12,10 +12,11 @@ from ..checkpoint import recognise, refusal, shapes_of, skeleton
 from ..errors import RecipeError
 from ..model.layers import Linear
 from ..model.quantized import QuantLinear, rotate
+from ..model.swap import place
 from ..model.vggt import VGGT
 from ..recipe import LayerRule, Recipe, Scheme
 from . import awq_layout
-from .apply import place, quantized
+from .apply import quantized
 from .foreign import AWQ, BLOCK_LAYERS, QUANTVGGT, Artefact, learned, require, signs_of
 from .nearest import Codes, bounds
 from .token_filter import compensate
@@ -161,7 +162,7 @@ def _learned_layer(
     scheme = Scheme(bits.weight_bits, bits.activation_bits, None, signs is not None)
     made = quantized(linear, name, scheme, Codes(codes, step, None), gain, clip)
     if signs is not None:
-        made.signs = signs
+        made.signs = signs.to(torch.int8)
     return made
 
 

@@ -13,29 +13,46 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError, RecipeError
 from ..model.identity import identity_of
 from ..model.layers import Linear
-from ..model.quantized import QuantLinear, schemes
+from ..model.quantized import schemes
+from ..model.quantized_conv import conv_scheme, conv_schemes
+from ..model.swap import place
 from ..model.vggt import VGGT
 from ..recipe import Recipe, Scheme
-from .apply import behind, place, quantized
+from .apply import behind, quantized, quantized_conv
 from .damage import Case, Judge
 from .nearest import nearest
 from .sensitivity import KINDS, Score, Sensitivity, read, write
 
 _BLOCK = re.compile(r"(.*?\.(?:blocks|frame_blocks|global_blocks|trunk)\.\d+)\.")
 
-Quantize = Callable[[Linear, str, Scheme], QuantLinear]
+Quantize = Callable[[nn.Module, str, Scheme], nn.Module]
 """A float layer, its path and a scheme to the layer that takes its place."""
 
 
-def rounded(linear: Linear, path: str, scheme: Scheme) -> QuantLinear:
-    """A layer rounded to nearest, without data."""
-    weight = behind(linear.weight.detach(), scheme, path)
-    return quantized(linear, path, scheme, nearest(weight, scheme))
+def rounded(layer: nn.Module, path: str, scheme: Scheme) -> nn.Module:
+    """A linear layer or a convolution rounded to nearest, without data.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(layer, Linear):
+        weight = behind(layer.weight.detach(), scheme, path)
+        return quantized(layer, path, scheme, nearest(weight, scheme))
+    own = conv_scheme(scheme)
+    if own is None or not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        raise TypeError(f"{path} is {type(layer).__name__}, which {scheme.name} cannot hold")
+    return quantized_conv(layer, own)
+
+
+def precisions_of(model: VGGT, recipe: Recipe) -> dict[str, Scheme]:
+    """Path of every layer a recipe quantizes, linear or convolution, with its scheme."""
+    return schemes(model, recipe) | conv_schemes(model, recipe)
 
 
 def block_of(path: str) -> str:
@@ -58,7 +75,7 @@ def units_of(model: VGGT, scheme: Scheme, kind: str) -> dict[str, list[str]]:
     if kind not in KINDS:
         raise InputError(f"unknown kind of unit {kind!r}: use {' or '.join(KINDS)}")
     found: dict[str, list[str]] = {}
-    for path in schemes(model, Recipe(scheme.name)):
+    for path in precisions_of(model, Recipe(scheme.name)):
         found.setdefault(path if kind == "layer" else block_of(path), []).append(path)
     return found
 
@@ -71,23 +88,22 @@ def compressed(
 
     Args:
         model: a float network.
-        precisions: path of a linear layer to its precision meanwhile.
+        precisions: path of a layer to its precision meanwhile.
         quantize: makes a quantized layer of a float one.
     """
-    before: dict[str, Linear] = {}
+    before: dict[str, nn.Module] = {}
     try:
         for path, scheme in precisions.items():
-            linear = model.get_submodule(path)
-            if not isinstance(linear, Linear):
-                raise TypeError(f"{path} is {type(linear).__name__}")
+            layer = model.get_submodule(path)
+            device = next(layer.parameters()).device
             with torch.no_grad():
-                layer = quantize(linear, path, scheme).to(linear.weight.device)
-            before[path] = linear
-            place(model, path, layer)
+                packed = quantize(layer, path, scheme).to(device)
+            before[path] = layer
+            place(model, path, packed)
         yield
     finally:
-        for path, linear in before.items():
-            place(model, path, linear)
+        for path, layer in before.items():
+            place(model, path, layer)
 
 
 def scan(

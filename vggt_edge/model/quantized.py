@@ -85,6 +85,7 @@ class QuantLinear(PackedLayer):
         bias        (outputs,) float32.
         gain        (inputs,) float32 factors on the input (smoothing), if any.
         clip        () float32: share of each token's range that its integers cover.
+        signs       (inputs,) int8, of a rotation that no seed gives (files of others), if any.
 
     Args:
         inputs, outputs: widths.
@@ -92,6 +93,7 @@ class QuantLinear(PackedLayer):
         dtype: of the output, and of the attention that reads it.
         smooth: whether there is a gain.
         seed: of the rotation's signs.
+        signed: whether its signs are stored instead.
 
     Raises:
         RecipeError: the scheme does not fit the shape.
@@ -103,6 +105,7 @@ class QuantLinear(PackedLayer):
     clip: Tensor
     multiplier: Tensor | None
     gain: Tensor | None
+    signs: Tensor | None
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class QuantLinear(PackedLayer):
         dtype: torch.dtype,
         smooth: bool = False,
         seed: int = 0,
+        signed: bool = False,
     ):
         super().__init__()
         if not fits(inputs, outputs, scheme):
@@ -133,8 +137,9 @@ class QuantLinear(PackedLayer):
             self.register_buffer("gain", torch.empty(inputs, dtype=torch.float32))
         else:
             self.gain = None
+        self.register_buffer("signs", torch.empty(inputs, dtype=torch.int8) if signed else None)
         self.seed = seed
-        self.signs: Tensor | None = None
+        self._signs: Tensor | None = None
         self._clip = 1.0
 
     def extra_repr(self) -> str:
@@ -169,13 +174,15 @@ class QuantLinear(PackedLayer):
     def prepared(self, x: Tensor) -> Tensor:
         """(rows, inputs) as the codes expect it: rotated and scaled."""
         if self.scheme.hadamard:
-            if self.signs is None or self.signs.device != x.device:
-                self.signs = hadamard_signs(self.in_features, self.seed).to(x.device)
+            if self._signs is None or self._signs.device != x.device:
+                given = self.signs
+                seeded = hadamard_signs(self.in_features, self.seed) if given is None else given
+                self._signs = seeded.float().to(x.device)
             if self.backend == "avx512-vnni":
                 x = x.to(torch.float32, copy=True).contiguous()
-                x = integers.rotate_(x, self.signs, hadamard_block(self.in_features))
+                x = integers.rotate_(x, self._signs, hadamard_block(self.in_features))
             else:
-                x = rotate(x, self.signs)
+                x = rotate(x, self._signs)
         return x
 
     def make_panels(self) -> integers.Panels:

@@ -20,7 +20,7 @@ def place(module: nn.Module, path: str, layer: nn.Module) -> None:
 
 
 def swap(
-    module: nn.Module, recipe: Recipe, dtype: torch.dtype, smoothed: Container[str] = ()
+    module: nn.Module, recipe: Recipe, dtype: torch.dtype, optional: Container[str] = ()
 ) -> None:
     """Put empty quantized layers in the places a recipe names.
 
@@ -28,15 +28,16 @@ def swap(
         module: a network, usually on the meta device.
         recipe: the precisions.
         dtype: of the linear layers' outputs.
-        smoothed: paths of layers with a gain.
+        optional: names of the tensors that only some layers have, such as "head.fc1.gain".
     """
     for path, scheme in schemes(module, recipe).items():
         old = module.get_submodule(path)
         if not isinstance(old, Linear):
             raise TypeError(f"{path} is {type(old).__name__}")
-        inputs, outputs, smooth = old.in_features, old.out_features, path in smoothed
+        inputs, outputs = old.in_features, old.out_features
+        smooth, signed = (f"{path}.{leaf}" in optional for leaf in ("gain", "signs"))
         with torch.device(old.weight.device):
-            layer = QuantLinear(inputs, outputs, scheme, dtype, smooth, seed_of(path))
+            layer = QuantLinear(inputs, outputs, scheme, dtype, smooth, seed_of(path), signed)
         place(module, path, layer)
     for path, scheme in conv_schemes(module, recipe).items():
         conv = module.get_submodule(path)
