@@ -17,7 +17,10 @@ ROOT = Path(vggt_edge.__file__).parent
 FLOORS = {
     "errors": 0, "geometry": 0, "anchors": 0, "covisibility": 0, "bootstrap": 0,
     "types": 0.1, "hardware": 0.1, "files": 0.1,
-    "recipe": 0.1, "kernels": 0.2, "metrics": 0.2, "sparse_model": 0.2, "sparse_plan": 0.2, "sparsity": 0.3,
+    "pixels": 0.2, "recording": 0.2,
+    "recipe": 0.1, "kernels": 0.2, "metrics": 0.2,
+    "sparse_model": 0.2, "sparse_plan": 0.2, "sparsity": 0.3,
+    "distribute": 0.3,
     "model": 1,
     "hub": 2, "memory": 2, "preprocess": 2, "worlds": 2,
     "checkpoint": 2.1, "pictures": 2.1,

@@ -15,7 +15,7 @@ from vggt_edge.evaluate import clouds, depths, poses, trajectories
 from vggt_edge.evaluate.datasets import MODULES
 from vggt_edge.evaluate.protocol import Protocol, Sampling, select, select_all
 from vggt_edge.evaluate.protocols import _PUBLISHED, DEFAULT, NAMES, protocol
-from vggt_edge.evaluate.recording import Recording
+from vggt_edge.recording import Recording
 
 
 def recording(frames: int, name: str = "apple/110_13051_23361") -> Recording:

@@ -15,8 +15,8 @@ from vggt_edge import geometry, preprocess
 from vggt_edge.errors import InputError
 from vggt_edge.evaluate.protocol import CloudRule, DepthRule, Protocol
 from vggt_edge.evaluate.protocols import protocol
-from vggt_edge.evaluate.recording import Recording
 from vggt_edge.evaluate.score import score
+from vggt_edge.recording import Recording
 from vggt_edge.types import Cameras, Prediction, Views
 
 PICTURE = (60, 90)

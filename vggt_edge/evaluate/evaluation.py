@@ -15,12 +15,12 @@ from .. import __version__
 from ..errors import InputError, MissingExtraError
 from ..files import replacing
 from ..outputs import finite_json
+from ..recording import Recording
 from . import baselines, bootstrap, protocols
 from .bootstrap import Interval
 from .datasets import Dataset
 from .datasets import dataset as dataset_called
 from .protocol import Protocol, select_all
-from .recording import Recording
 from .run import Method, Result, evaluate
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .recording import Recording
+from ..recording import Recording
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
+from .. import __version__, pixels
 from ..files import replacing
-from . import charts, pixels, poses, table, trajectories, worst
+from ..recording import Recording
+from . import charts, poses, table, trajectories, worst
 from .evaluation import Evaluation
-from .recording import Recording
 from .run import Result, read_prediction
 
 HEADLINES = (

@@ -22,9 +22,9 @@ from ..errors import InputError
 from ..files import replacing
 from ..images import read_views
 from ..outputs import finite_json, npz
+from ..recording import Recording
 from ..types import Prediction, Views
 from .protocol import Protocol
-from .recording import Recording
 from .score import score
 
 Predictor = Callable[[Views], Prediction]

@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .. import pixels
 from ..errors import InputError
+from ..recording import Recording
 from ..types import Cameras, Prediction
-from . import depths, pixels, poses, trajectories
+from . import depths, poses, trajectories
 from .protocol import DepthRule, Protocol
-from .recording import Recording
 from .score_cloud import MOST_PIXELS, score_cloud
 
 PLAIN = ("usual", "sim3", "median", "umeyama")

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import geometry
+from .. import geometry, pixels
+from ..recording import Recording
 from ..types import Cameras, Prediction
-from . import clouds, pixels, trajectories
+from . import clouds, trajectories
 from .protocol import CloudRule, generator
-from .recording import Recording
 
 # Pixels beyond this many are thinned evenly: a thousand views would not fit in memory.
 MOST_PIXELS = 20_000_000

@@ -14,7 +14,7 @@ from PIL import Image
 from synthetic import look_at, trace
 
 from vggt_edge import geometry
-from vggt_edge.evaluate.recording import Recording
+from vggt_edge.recording import Recording
 from vggt_edge.types import Cameras
 
 WORLD_FROM_ROOM = np.concatenate(

@@ -9,7 +9,7 @@ from posed_miniature import assert_consistent, assert_same_cameras, make_world, 
 from vggt_edge.errors import InputError
 from vggt_edge.evaluate.dataset_files import parsing
 from vggt_edge.evaluate.datasets import dataset, re10k
-from vggt_edge.evaluate.recording import Recording
+from vggt_edge.recording import Recording
 
 CLIP = "0c4c5d5f751aabf5"
 STEP = 33367  # microseconds

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ...errors import InputError
-from ..recording import Recording
+from ...recording import Recording
 
 
 @dataclass(frozen=True)

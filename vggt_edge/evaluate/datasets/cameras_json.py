@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ... import geometry
+from ...recording import Recording
 from ...types import Cameras
 from ..dataset_files import check_root, malformed, numbers, parsing, read_json, rigid, wrong_root
-from ..recording import Recording
 from ..rgbd_files import read_depth
 from . import Dataset
 

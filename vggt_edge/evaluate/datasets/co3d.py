@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...recording import Recording
 from ...types import Cameras
 from ..dataset_files import (
     SAFE_NAME,
@@ -27,7 +28,6 @@ from ..dataset_files import (
     rigid,
     wrong_root,
 )
-from ..recording import Recording
 from . import Dataset
 
 SEEN = (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...recording import Recording
 from ...types import Cameras
 from .. import colmap_cameras, ply_points
 from ..dataset_files import (
@@ -24,7 +25,6 @@ from ..dataset_files import (
     safe_name,
     wrong_root,
 )
-from ..recording import Recording
 from . import Dataset
 
 

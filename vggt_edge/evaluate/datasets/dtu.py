@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ...recording import Recording
 from ...types import Cameras
 from .. import ply_points
 from ..dataset_files import (
@@ -36,7 +37,6 @@ from ..dataset_files import (
     rigid,
     wrong_root,
 )
-from ..recording import Recording
 from . import Dataset
 
 SCANS = {

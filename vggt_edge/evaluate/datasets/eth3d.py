@@ -18,6 +18,7 @@ import numpy as np
 
 from ... import geometry
 from ...errors import InputError
+from ...recording import Recording
 from ...types import Cameras
 from .. import colmap_cameras, ply_points
 from ..dataset_files import (
@@ -32,7 +33,6 @@ from ..dataset_files import (
     rigid,
     wrong_root,
 )
-from ..recording import Recording
 from . import Dataset
 
 TRAIN = (

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import geometry
+from ...recording import Recording
 from ..dataset_files import (
     check_root,
     malformed,
@@ -24,7 +25,6 @@ from ..dataset_files import (
     rigid,
     wrong_root,
 )
-from ..recording import Recording
 from ..rgbd_files import by_number, one_lens
 from . import Dataset
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...recording import Recording
 from ..dataset_files import (
     check_root,
     malformed,
@@ -20,7 +21,6 @@ from ..dataset_files import (
     rigid,
     wrong_root,
 )
-from ..recording import Recording
 from ..rgbd_files import by_number, one_lens, read_depth, read_matrix
 from . import Dataset
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ...recording import Recording
 from ...types import Cameras
 from ..dataset_files import (
     SAFE_NAME,
@@ -27,7 +28,6 @@ from ..dataset_files import (
     rigid,
     wrong_root,
 )
-from ..recording import Recording
 from . import Dataset
 
 CLIP_LIST = "re10k_{split}_1800.txt"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...recording import Recording
 from .. import ply_points
 from ..dataset_files import (
     SAFE_NAME,
@@ -24,7 +25,6 @@ from ..dataset_files import (
     rigid,
     wrong_root,
 )
-from ..recording import Recording
 from ..rgbd_files import by_number, one_lens, read_depth, read_matrix
 from . import Dataset
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ... import geometry
+from ...recording import Recording
 from ...types import Cameras
 from ..dataset_files import (
     check_root,
@@ -27,7 +28,6 @@ from ..dataset_files import (
     safe_name,
     wrong_root,
 )
-from ..recording import Recording
 from ..rgbd_files import read_depth
 from . import Dataset
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ... import geometry
+from ...recording import Recording
 from ..dataset_files import (
     check_root,
     malformed,
@@ -25,7 +26,6 @@ from ..dataset_files import (
     resized,
     wrong_root,
 )
-from ..recording import Recording
 from ..rgbd_files import one_lens, read_depth
 from . import Dataset
 

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from ... import geometry, worlds
 from ...errors import InputError
 from ...files import check_writable, replacing
+from ...recording import Recording
 from ..dataset_files import check_root, parsing, read_json
-from ..recording import Recording
 from . import Dataset, cameras_json
 
 # Training draws seeds below 2^40, its validation counts up from 2^41.

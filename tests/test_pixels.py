@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vggt_edge import preprocess
-from vggt_edge.evaluate import pixels
+from vggt_edge import pixels, preprocess
 from vggt_edge.types import Views
 
 SOURCE = (90, 140)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..types import Views
+from .types import Views
 
 MOST = 640 * 480
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..types import Cameras
+from .types import Cameras
 
 
 @dataclass(frozen=True)
