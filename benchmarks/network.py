@@ -1,6 +1,7 @@
 """Speed of one pass at VGGT-1B's size on seeded random weights, and how far precisions drift apart.
 
     python benchmarks/network.py [--upstream DIR] [--views 2 --size 224x224] [--rounds 5]
+        [--recipes w8a8 w4a8-g32]
 
 With ``--upstream`` (a folder that holds the upstream ``vggt`` package, with einops installed) the
 upstream network runs with the same weights in the same process; variants take turns, and ratios are
@@ -21,9 +22,11 @@ import torch
 
 from vggt_edge import memory
 from vggt_edge.checkpoint import skeleton
+from vggt_edge.compress.apply import round_to_nearest
 from vggt_edge.hardware import keep_heap
 from vggt_edge.model.config import PRESETS
 from vggt_edge.model.vggt import VGGT, precise_parameters
+from vggt_edge.recipe import Recipe
 from vggt_edge.weights import from_upstream
 
 CONFIG = replace(PRESETS["vggt-1b"], heads=("camera", "depth"))
@@ -47,7 +50,9 @@ def seeded(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def build_variants(upstream: Path | None) -> dict[str, Callable[[torch.Tensor], tuple]]:
+def build_variants(
+    upstream: Path | None, recipes: list[str]
+) -> dict[str, Callable[[torch.Tensor], tuple]]:
     """Name to a function from images to (pose encoding, depth)."""
     variants: dict[str, Callable[[torch.Tensor], tuple]] = {}
     if upstream:
@@ -88,16 +93,21 @@ def build_variants(upstream: Path | None) -> dict[str, Callable[[torch.Tensor], 
         return call
 
     precise = precise_parameters(float32)
-    half = skeleton(CONFIG)
-    half.load_state_dict(
-        {
-            name: tensor if name in precise else tensor.to(torch.bfloat16)
-            for name, tensor in float32.state_dict().items()
-        },
-        assign=True,
-    )
+    halves = {
+        name: tensor if name in precise else tensor.to(torch.bfloat16)
+        for name, tensor in float32.state_dict().items()
+    }
+
+    def half() -> VGGT:
+        model = skeleton(CONFIG)
+        model.load_state_dict(halves, assign=True)
+        return model.eval().requires_grad_(False)
+
     variants["float32"] = run(float32)
-    variants["bf16"] = run(half.eval().requires_grad_(False))
+    variants["bf16"] = run(half())
+    for recipe in recipes:
+        # The search for the best clipping changes no speed.
+        variants[recipe] = run(round_to_nearest(half(), Recipe(recipe), search=False))
     return variants
 
 
@@ -107,13 +117,14 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--size", default="224x224", help="HEIGHTxWIDTH")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--recipes", nargs="*", default=[], help="also quantized by these")
     parser.add_argument("--only", nargs="*", help="run these variants only")
     args = parser.parse_args()
     height, width = map(int, args.size.split("x"))
     images = torch.rand(1, args.views, 3, height, width, generator=torch.Generator().manual_seed(1))
 
     keep_heap()  # as the command line does; it serves all variants alike
-    variants = build_variants(args.upstream)
+    variants = build_variants(args.upstream, args.recipes)
     if args.only:
         variants = {name: call for name, call in variants.items() if name in args.only}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
