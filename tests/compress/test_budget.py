@@ -179,3 +179,47 @@ def test_fit_measures_the_whole_recipe(model, tmp_path):
     assert tight.drop <= whole.drop / 3 and tight.bytes > loose.bytes
     assert any("percent points measured" in line for line in tight.lines())
     assert Recipe.from_data(tight.to_data()["recipe"]) == tight.recipe
+
+
+@pytest.mark.slow
+def test_command(model, tmp_path, monkeypatch, capsys):
+    import json
+    import sys
+
+    from PIL import Image
+
+    from vggt_edge import cli
+
+    random = np.random.default_rng(0)
+    for i in range(4):
+        pixels = random.integers(0, 256, (28, 42, 3), dtype=np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    file, out = weights.save(model, tmp_path / "m.safetensors"), tmp_path / "small.safetensors"
+
+    def call(*arguments: object) -> tuple[int, dict, str]:
+        command = ["vggt-edge", "compress", file, "-o", out, "--calibration", tmp_path / "photos"]
+        command += ["--views", 2, "--size", 42, "--method", "nearest", "--json", *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        said = capsys.readouterr()
+        code = done.value.code or 0
+        return code, json.loads(said.out.splitlines()[-1]) if not code else {}, said.err
+
+    sizes = sizes_of(model, floats=torch.float16)
+    least, eight = sizes.total(Recipe("w4a8-g32")), sizes.total(Recipe("w8a8"))
+    limit = (least + eight) // 2
+    code, data, _ = call("--budget", f"{limit / 1e6}MB")
+    assert code == 0 and data["bytes"] <= data["fit"]["bytes"] <= limit
+    assert weights.load(out).recipe == Recipe.from_data(data["fit"]["recipe"])
+    assert (tmp_path / "small.safetensors.sensitivity.json").exists()
+    drop = data["fit"]["drop"]
+    code, data, _ = call("--max-drop", drop * 0.7)
+    assert code == 0 and data["fit"]["drop"] <= drop * 0.7
+    code, _, error = call("--budget", "1kB")
+    assert code == 2 and "smallest file takes" in error
+    code, _, error = call("--budget", "1GB", "--recipe", "w8a8")
+    assert code == 2 and "either" in error
+    code, _, error = call("--budget", "much")
+    assert code == 2 and "is no size" in error

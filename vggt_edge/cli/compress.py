@@ -9,6 +9,8 @@ import typer
 
 from .report import DeviceOption, JsonOption, finish, on_terminal, size_text
 
+WORLDS = 12  # procedural scenes to choose a recipe on, where there are no pictures
+
 
 def command(
     model: Annotated[
@@ -19,13 +21,37 @@ def command(
         ),
     ] = "pocket",
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="A precision, such as w8a8, w4a8-g32, w4a16-g128, w4a4-hadamard or fp8; or rules, "
-            "first match wins, such as 'camera_head.*=float,*=w4a8-g32'.",
+            help="A precision, such as w8a8 (the default), w4a8-g32, w4a16-g128, w4a4-hadamard or "
+            "fp8; or rules, first match wins, such as 'camera_head.*=float,*=w4a8-g32'.",
             metavar="RECIPE",
         ),
-    ] = "w8a8",
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose a mixed recipe that costs least in a file of at most so much, such as "
+            "600MB.",
+            metavar="SIZE",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose the smallest mixed recipe that loses at most so many percent points of "
+            "pose (AUC@30), depth (AbsRel) or points against the float model.",
+            metavar="POINTS",
+        ),
+    ] = None,
+    candidates: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated precisions that --budget and --max-drop choose from, block by "
+            "block.",
+            metavar="NAMES",
+        ),
+    ] = "w4a8-g32,w8a8,float",
     method: Annotated[
         str,
         typer.Option(
@@ -79,11 +105,15 @@ def command(
     """Compress a network into packed integers.
 
     Blocks that are done are kept in FILE.partial until the file is written: the same command goes
-    on where it was interrupted.
+    on where it was interrupted. With --budget or --max-drop every block is scored first, on the
+    calibration scenes or else on procedural ones, into FILE.sensitivity.json.
     """
     from .. import api
+    from ..compress.budget import check_limits, parse_bytes
     from ..compress.calibration_set import read_set
+    from ..compress.cases import view_cases, world_cases
     from ..compress.compress import compress
+    from ..compress.fit import fit_recipe
     from ..compress.methods import method_of
     from ..compress.resume import remove
     from ..errors import InputError, OutputError
@@ -94,7 +124,13 @@ def command(
     from ..weights import describe, load, save
 
     # What is wrong with the options is said before weights are loaded.
-    wanted = Recipe(recipe)
+    if recipe is not None and (budget is not None or max_drop is not None):
+        raise InputError("give either --recipe, or --budget or --max-drop, which choose one")
+    wanted = Recipe(recipe or "w8a8")
+    most = None if budget is None else parse_bytes(budget)
+    if most is not None or max_drop is not None:
+        check_limits(most, max_drop)
+    names = [name.strip() for name in candidates.split(",")]
     by = method_of(method)
     if floats not in DTYPES:
         raise InputError(f"--floats {floats!r}: use {', '.join(DTYPES)}")
@@ -115,6 +151,20 @@ def command(
     kept = None if heads is None else [name.strip() for name in heads.split(",")]
     network: VGGT = load(model, heads=kept, dtype="float32", device=device)
     before = header.path.stat().st_size
+    fit = None
+    if most is not None or max_drop is not None:
+        cases = view_cases(pictures) if pictures else world_cases(WORLDS, 4, longer)
+        fit = fit_recipe(
+            network,
+            cases,
+            budget_bytes=most,
+            max_drop=max_drop,
+            candidates=names,
+            floats=DTYPES[floats],
+            file=out.with_name(f"{out.name}.sensitivity.json"),
+            progress=on_terminal(),
+        )
+        wanted = fit.recipe
     work = out.with_name(f"{out.name}.partial") if pictures is not None and by.data else None
     report = compress(
         network,
@@ -140,6 +190,9 @@ def command(
         f"  runs on     {answers}",
         *(f"  {line}" for line in report.table()),
         f"  took        {report.seconds:.0f} s",
+        *(fit.lines() if fit else ()),
     ]
     data = {"file": str(path), "bytes": after, "bytes_of_model": before, **report.to_dict()}
+    if fit:
+        data["fit"] = fit.to_data()
     finish(lines, data, json)

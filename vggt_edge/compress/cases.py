@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,11 @@ def world_cases(count: int, views: int, size: int, seed: int = WORLD_SEED) -> li
         truth = Target(poses, depth, points, valid)
         cases.append(Case(f"worlds/{kind}-{index:03d}", "worlds", Views.from_images(images), truth))
     return cases
+
+
+def view_cases(scenes: Sequence[Views], group: str = "calibration") -> list[Case]:
+    """Scenes of views that were read already, such as a calibration set's."""
+    return [Case(f"{group}/{index:03d}", group, views) for index, views in enumerate(scenes)]
 
 
 def folder_cases(
