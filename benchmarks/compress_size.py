@@ -1,0 +1,256 @@
+"""Bytes of compressed networks: on disk, while loading, while running; and their layers' errors.
+
+    python benchmarks/compress_size.py [--schemes w8a8 w4a8-g32 w4a16-g128] [--scratch DIR]
+
+VGGT-1B's size with seeded weights, made and quantized layer by layer, and the pocket model. Every
+peak is the resident set of a fresh process, most of whose start is torch itself. The errors are of
+single layers at VGGT-1B's shapes, rounded to nearest without calibration, on made-up weights and
+activations with the outliers that transformers have; see ``make_weight`` and ``make_inputs``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import record
+import torch
+from torch import Tensor
+
+from vggt_edge import weights
+from vggt_edge.checkpoint import skeleton
+from vggt_edge.compress.apply import behind, quantized, quantized_conv, round_to_nearest
+from vggt_edge.compress.nearest import nearest
+from vggt_edge.compress.scan import precisions_of, rounded
+from vggt_edge.model.config import PRESETS
+from vggt_edge.model.layers import Linear
+from vggt_edge.model.packed import PackedLayer
+from vggt_edge.model.quantized import fits
+from vggt_edge.model.swap import place
+from vggt_edge.model.vggt import VGGT
+from vggt_edge.recipe import Recipe, Scheme
+
+CONFIG = replace(PRESETS["vggt-1b"], heads=("camera", "depth", "point"))
+GOALS = {
+    "w8a8": {"file": 1.26e9, "peak": 1.7e9},
+    "w4a8-g32": {"file": 0.72e9, "peak": 1.1e9},
+    "w4a16-g128": {"file": 0.72e9, "peak": 1.1e9},
+}
+SHAPES = {
+    "qkv": (1024, 3072),
+    "proj": (1024, 1024),
+    "fc1": (1024, 4096),
+    "fc2": (4096, 1024),
+    "camera qkv": (2048, 6144),
+    "camera fc2": (8192, 2048),
+}
+ERRORS = ("w8a8", "w8a16", "fp8", "w4a16-g128", "w4a8-g32", "w4a8-g128", "w4a8", "w4a4-g32", "w4a4")
+ROWS, SPECIAL = 522, 10  # two views of 224x224: 256 patches and 5 special tokens each
+
+CHILD = """
+import json, resource, sys, time, torch
+file, dtype, views, height, width = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+import numpy as np
+import vggt_edge as ve
+from vggt_edge import hardware
+from vggt_edge.model import quantized
+hardware.keep_heap()  # as the command line does
+ve.predict, ve.load, ve.Views
+start = peak()
+begin = time.perf_counter()
+model = ve.load(file, heads=("camera", "depth"), dtype=dtype, device="cpu")
+data = {"start": start, "loaded": peak(), "load seconds": round(time.perf_counter() - begin, 1)}
+pictures = np.random.default_rng(0).integers(0, 256, (views, height, width, 3), dtype=np.uint8)
+begin = time.perf_counter()
+ve.predict(model, ve.Views.from_images(pictures))
+data |= {"peak": peak(), "run seconds": round(time.perf_counter() - begin, 1)}
+data["backends"] = sorted({m.backend for m in model.modules() if hasattr(m, "backend")})
+print(json.dumps(data))
+"""
+
+
+def generator_of(name: str) -> torch.Generator:
+    """Seeded by a name, so that the order of making does not matter."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+def make_weight(outputs: int, inputs: int, name: str) -> Tensor:
+    """Weights with heavy tails: rows and columns of different size, one in a thousand outlying."""
+    generator = generator_of(name)
+    weight = torch.randn(outputs, inputs, generator=generator) * inputs**-0.5
+    weight *= (0.3 * torch.randn(outputs, 1, generator=generator)).exp()
+    weight *= (0.3 * torch.randn(1, inputs, generator=generator)).exp()
+    outlying = torch.rand(outputs, inputs, generator=generator) < 1e-3
+    return torch.where(outlying, 5 * weight, weight)
+
+
+def make_inputs(width: int, name: str) -> Tensor:
+    """(ROWS, width) activations.
+
+    Channels of log-normal size, one in 200 twenty times larger (Dettmers et al., "LLM.int8()",
+    2022); special tokens ten times larger in one channel in 100 (Sun et al., "Massive activations",
+    2024). Behind a GELU where the name ends in fc2.
+    """
+    generator = generator_of(name + " inputs")
+    x = torch.randn(ROWS, width, generator=generator)
+    x *= (0.7 * torch.randn(1, width, generator=generator)).exp()
+    x[:, torch.randperm(width, generator=generator)[: max(1, width // 200)]] *= 20
+    x[:SPECIAL, torch.randperm(width, generator=generator)[: max(1, width // 100)]] *= 10
+    return torch.nn.functional.gelu(x) if name.endswith("fc2") else x
+
+
+@torch.no_grad()
+def build(recipe: Recipe, path: Path) -> VGGT:
+    """Write VGGT-1B's size in a recipe, with never more than one layer in floats."""
+    model, dtype = skeleton(CONFIG), torch.bfloat16
+    for name, scheme in precisions_of(model, recipe).items():
+        layer = model.get_submodule(name).to_empty(device="cpu").to(dtype)
+        if isinstance(layer, Linear):
+            layer.weight.copy_(make_weight(*layer.weight.shape, name))
+            layer.bias.zero_()
+            codes = nearest(behind(layer.weight, scheme, name), scheme, search=False)
+            place(model, name, quantized(layer, name, scheme, codes))
+        else:
+            layer.weight.normal_(0, 0.02, generator=generator_of(name))
+            if layer.bias is not None:
+                layer.bias.zero_()
+            place(model, name, quantized_conv(layer, scheme, search=False))
+    rest = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.is_meta:
+            value = torch.randn(tensor.shape, generator=generator_of(name))
+            value = 1 + 0.1 * value if name.endswith(("norm.weight", "gamma")) else 0.02 * value
+            rest[name] = value.half()  # as the command line stores what stays float
+    model.load_state_dict(rest, strict=False, assign=True)
+    model.recipe = recipe
+    weights.save(model, path, license="made-up weights")
+    return model
+
+
+def parts_of(path: Path) -> dict[str, int]:
+    """Where a file's bytes are: part and kind of tensor to bytes, largest first."""
+    header = weights.describe(path)
+    width = {"F32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
+    found: Counter[str] = Counter()
+    for name, shape in header.shapes.items():
+        part = name.split(".")[0]
+        if part == "aggregator":
+            part = name.split(".")[1]
+        size = width[header.dtypes[name]]
+        for number in shape:
+            size *= number
+        layer, _, leaf = name.rpartition(".")
+        kind = "packed" if f"{layer}.codes" in header.shapes else header.dtypes[name]
+        found[f"{part} {kind}"] += size
+    return dict(found.most_common())
+
+
+def child(*arguments: object) -> dict:
+    """Measure in a process of its own."""
+    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(path: Path, dtype: str) -> dict:
+    """File size and peaks of loading and of two views of 224x224, of one file."""
+    size = path.stat().st_size
+    run = child(path, dtype, 2, 224, 224)
+    return {
+        "file": size,
+        "start": run["start"],
+        "load over start": run["loaded"] - run["start"],
+        "load over file": round((run["loaded"] - run["start"]) / size, 3),
+        "peak": run["peak"],
+        "load seconds": run["load seconds"],
+        "run seconds": run["run seconds"],
+        "backends": run["backends"],
+    }
+
+
+@torch.no_grad()
+def layer_errors(names: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
+    """Shape to scheme to root of the relative squared output error, of all rows and of patches."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for shape, (inputs, outputs) in SHAPES.items():
+        linear = Linear(inputs, outputs)
+        linear.weight.copy_(make_weight(outputs, inputs, shape))
+        linear.bias.zero_()
+        x = make_inputs(inputs, shape)
+        exact = linear(x)
+        rows = found.setdefault(shape, {})
+        for name in [one + end for one in names for end in ("", "-hadamard")]:
+            if name == "fp8-hadamard":
+                continue
+            scheme = Scheme.parse(name)
+            if scheme is None or not fits(inputs, outputs, scheme):
+                continue
+            lost = (rounded(linear, shape, scheme)(x) - exact).square()
+            patches = slice(SPECIAL, None)
+            rows[name] = {
+                "all": round(float((lost.sum() / exact.square().sum()).sqrt()), 5),
+                "patches": round(
+                    float((lost[patches].sum() / exact[patches].square().sum()).sqrt()), 5
+                ),
+            }
+            print(f"{shape:<12}{name:<24}{rows[name]}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--schemes", nargs="+", default=list(GOALS))
+    parser.add_argument("--errors", nargs="*", default=list(ERRORS))
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    args = parser.parse_args()
+    begin, big, pocket = time.time(), {}, {}
+    for name in args.schemes:
+        path = args.scratch / f"vggt_1b_{name}.safetensors"
+        model = build(Recipe(name), path)
+        layers = sum(isinstance(m, PackedLayer) for m in model.modules())
+        floats = sum(isinstance(m, Linear) for m in model.modules())
+        del model
+        print(f"{name} written after {time.time() - begin:.0f} s", flush=True)
+        row = {"quantized layers": layers, "float linears": floats, **measured(path, "bf16")}
+        goals = GOALS.get(name, {})
+        row["goals met"] = {key: bool(row[key] <= goal) for key, goal in goals.items()}
+        row["goals"] = goals
+        row["bytes of the file"] = parts_of(path)
+        path.unlink()
+        big[name] = row
+        print(name, json.dumps(row, indent=1), flush=True)
+    for name in ("float32", "bf16", *args.schemes):
+        path = args.scratch / f"pocket_{name}.safetensors"
+        model = weights.load("pocket", dtype="float32" if name == "float32" else "bf16")
+        if name not in ("float32", "bf16"):
+            round_to_nearest(model, Recipe(name))
+        weights.save(model, path)
+        pocket[name] = measured(path, "float32" if name == "float32" else "bf16")
+        path.unlink()
+        print("pocket", name, pocket[name], flush=True)
+    data = {
+        "note": "VGGT-1B's size, camera, depth and point heads in the file, camera and depth run; "
+        "weights are made up. Seconds are of a shared machine.",
+        "vggt-1b": big,
+        "pocket": pocket,
+        "layer output error": layer_errors(tuple(args.errors)),
+        "took": round(time.time() - begin),
+    }
+    print(record.write("compress_size", data))
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
