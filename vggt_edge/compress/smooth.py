@@ -21,8 +21,8 @@ from torch import Tensor
 from .layer import Choice, Problem, better, divided, importance
 from .nearest import nearest
 
-EXPONENTS = (0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)
-KINDS = ("max", "mean")
+EXPONENTS = (0.25, 0.5, 0.75)
+FINER = 0.125
 
 
 def gain_of(problem: Problem, kind: str, exponent: float, patches_only: bool = False) -> Tensor:
@@ -68,10 +68,15 @@ def smooth(
     Args:
         problem: of the layer.
         kind: "max" (SmoothQuant) or "mean" (AWQ).
-        exponents: to try.
+        exponents: to try; then ``FINER`` to either side of the best.
         search: search for clipping steps of the weights as well.
         patches_only: leave special tokens out of the statistics.
     """
     plain = Choice(nearest(problem.weight, problem.scheme, importance(problem, None), search))
-    tried = (smoothed(problem, kind, a, search, patches_only) for a in exponents)
-    return better(problem, plain, *tried)
+    tried = {a: smoothed(problem, kind, a, search, patches_only) for a in exponents}
+    best = better(problem, *tried.values())
+    middle = next(a for a, choice in tried.items() if choice is best)
+    beside = (
+        smoothed(problem, kind, a, search, patches_only) for a in (middle - FINER, middle + FINER)
+    )
+    return better(problem, plain, best, *beside)
