@@ -5,12 +5,15 @@
         ├── InputError           something the user handed in cannot be used
         │   ├── ImageError       an image, video, folder or URL
         │   ├── CheckpointError  a weight file: corrupt, hostile, wrong names or shapes
+        │   ├── BundleError      an exported bundle: corrupt, incomplete, of another format
         │   └── RecipeError      a compression that is unknown, impossible or does not fit
         ├── OutputError          a result cannot be written
         ├── MissingExtraError    an optional package is not installed
         ├── OfflineError         the network is needed and is not there
         ├── TooLargeError        the work would not fit in memory
         ├── ExportError          a network that cannot be brought to a target
+        ├── WorkerError          machines that were to do the work are lost
+        │   └── LostItemsError   some parts of the work were too much for any of them
         └── NumericError         a result is not finite
 
 The command line prints ``str(error)`` and exits with ``error.exit_code``: 2 when what was asked for
@@ -38,6 +41,12 @@ class ImageError(InputError):
 
 class CheckpointError(InputError):
     """A weight file that is corrupt, hostile or of another architecture."""
+
+    exit_code = 1
+
+
+class BundleError(InputError):
+    """An exported bundle that is corrupt, incomplete or of another format."""
 
     exit_code = 1
 
@@ -73,3 +82,11 @@ class NumericError(VGGTEdgeError):
 
 class ExportError(VGGTEdgeError):
     """A network that cannot be brought to a target, or whose export is not the same network."""
+
+
+class WorkerError(VGGTEdgeError):
+    """Other machines, or processes on them, were to do the work and are lost for good."""
+
+
+class LostItemsError(WorkerError):
+    """Parts of the work whose workers were lost every time; all other parts were done."""

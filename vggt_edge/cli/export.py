@@ -56,6 +56,14 @@ def command(
     split: Annotated[
         bool, typer.Option("--split", help="Write encoder, trunk and heads as files of their own.")
     ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also make what an app is handed: a folder, or a file that ends in .zip, with the "
+            "files, their description and pictures with known answers, for vggt-edge check.",
+            metavar="PATH",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results.", metavar="FOLDER")
     ] = Path("out"),
@@ -67,12 +75,13 @@ def command(
     and compared again. Input: float32 in [0, 1], RGB, (views, height, width, 3), first view first.
     """
     from ..errors import InputError
-    from ..export import export, litert
+    from ..export import bundle_write, export, golden, litert
     from ..export.run import CALIBRATION_SETS
     from ..export.shape import HEAD_OF, Shape, check_outputs
     from ..export.targets import find_target
     from ..hardware import keep_heap
     from ..images import check_inputs, read_views
+    from ..model.identity import identity_of
     from ..weights import describe, load
 
     shape = Shape.parse(views, size)
@@ -102,8 +111,14 @@ def command(
     def notify(step: str) -> None:
         typer.echo(f"{step} ...", err=True)
 
+    networks = [load(model, heads=heads, dtype="float32", device="cpu")]
+    known = None
+    if bundle is not None:
+        bundle_write.check_place(bundle)
+        notify("golden") if on_terminal() else None
+        known = golden.make(networks[0], shape, wanted), identity_of(networks[0])
     result = export(
-        load(model, heads=heads, dtype="float32", device="cpu"),
+        networks.pop(),  # nobody else holds it, so that its memory can be given back
         target,
         views=views,
         size=(shape.height, shape.width),
@@ -116,6 +131,17 @@ def command(
         split=split,
         notify=notify if on_terminal() else None,
     )
+    if bundle is not None and known is not None:
+        licence = {"weights_licence": "Apache-2.0"} if model == "pocket" else {}
+        bundle_write.write(
+            result,
+            known[0],
+            bundle,
+            name=f"{Path(model).stem}-{shape}-{result.target}-{result.recipe}",
+            network=known[1],
+            patch=config.patch_size,
+            **licence,
+        )
     lines = [
         *(
             f"{file.path} ({size_text(file.bytes)}, {sum(file.operators.values())} operators)"
@@ -133,6 +159,7 @@ def command(
             for entry in result.artefact
         ),
         *(f"  {warning}" for warning in result.warnings),
+        *([f"  bundle      {bundle}"] if bundle else []),
         f"  took        {sum(result.seconds.values()):.0f} s",
     ]
     finish(lines, result.to_dict(), json)
