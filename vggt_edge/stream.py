@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from . import attention, memory
+from .distribute import Executor, LocalExecutor
 from .errors import InputError
 from .model.sparse import KeyCache
 from .model.vggt import VGGT
@@ -101,6 +103,10 @@ class AnchorStream:
         self.size: tuple[int, int] | None = None
         self.cache = KeyCache()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # To another process go the anchors' keys, and not the room for a batch's beside them.
+        return {**self.__dict__, "cache": KeyCache.from_tensors(self.cache.tensors())}
+
     def restore(self, anchors: Sequence[str], size: tuple[int, int], cache: KeyCache) -> None:
         """Continue where another stream with the same model and options stands."""
         self.anchors, self.size, self.cache = tuple(anchors), size, cache
@@ -158,6 +164,7 @@ class AnchorStream:
         *,
         anchors: Sequence[int] | None = None,
         done: Collection[str] = (),
+        executor: Executor | None = None,
     ) -> Iterator[Prediction]:
         """``predict_stream``; views named in ``done`` are left out."""
         coming = _named_once([views] if isinstance(views, Views) else views)
@@ -170,8 +177,10 @@ class AnchorStream:
             chosen = list(plan.anchors) if plan else [0]
             yield self.start(known[chosen])
         skip = {*self.anchors, *done}
-        for part in itertools.chain(first, coming):
-            yield from self._rest(part, skip)
+        batches = (
+            batch for part in itertools.chain(first, coming) for batch in self._batches(part, skip)
+        )
+        yield from (executor or LocalExecutor()).map(self.add, batches)
 
     def _first(self, coming: Iterator[Views]) -> list[Views]:
         parts: list[Views] = []
@@ -184,11 +193,11 @@ class AnchorStream:
             raise InputError("no views to predict from")
         return parts
 
-    def _rest(self, views: Views, skip: set[str]) -> Iterator[Prediction]:
+    def _batches(self, views: Views, skip: set[str]) -> Iterator[Views]:
         left = [i for i, name in enumerate(views.names) if name not in skip]
         batch = self.batch or memory.aggregator_chunk(self.model.config, *views.size)
         for start in range(0, len(left), batch):
-            yield self.add(views[left[start : start + batch]])
+            yield views[left[start : start + batch]]
 
 
 def predict_stream(
@@ -199,6 +208,7 @@ def predict_stream(
     anchors: Sequence[int] | None = None,
     batch: int | None = None,
     window: int | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[Prediction]:
     """Predict without end: first the anchors, then all other views in order, as they come.
 
@@ -216,13 +226,16 @@ def predict_stream(
         batch: views at a time, as many as are in flight in ``predict`` when None. Views of a source
             are never held back to fill one.
         window: twice the number of anchors when None.
+        executor: who runs the batches, this process when None. The anchors are run here in any
+            case, and their keys go to each worker once.
 
     Yields:
-        A Prediction of the anchors, then one of each batch.
+        A Prediction of the anchors, then one of each batch, in order if the executor keeps it.
 
     Raises:
         InputError: a model without anchors, no views, or views of different sizes or equal names.
         TooLargeError: the anchors or a batch do not fit in memory.
+        WorkerError: the executor has no workers left.
     """
     stream = AnchorStream(model, heads=heads, batch=batch, window=window)
-    yield from stream.run(views, anchors=anchors)
+    yield from stream.run(views, anchors=anchors, executor=executor)

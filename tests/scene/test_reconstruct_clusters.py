@@ -12,8 +12,9 @@ import pytest
 from walks import Oracle, make_walk, similarity_of, trajectory_error
 
 from vggt_edge import geometry
+from vggt_edge.distribute import LocalExecutor
 from vggt_edge.errors import InputError, OutputError, VGGTEdgeError
-from vggt_edge.scene.cluster_passes import Here, ModelPredictor, identity_of
+from vggt_edge.scene.cluster_passes import ModelPredictor, identity_of
 from vggt_edge.scene.links import sees_the_same
 from vggt_edge.scene.merge import without_duplicates
 from vggt_edge.scene.reconstruct_clusters import reconstruct_clusters
@@ -290,7 +291,7 @@ def test_the_executor_gets_pure_tasks(walk, likeness):
         Oracle(walk), walk.views, similarity=likeness, executor=Far(), **DIALS
     )
     here = reconstruct_clusters(
-        Oracle(walk), walk.views, similarity=likeness, executor=Here(), **DIALS
+        Oracle(walk), walk.views, similarity=likeness, executor=LocalExecutor(), **DIALS
     )
     assert np.array_equal(far.scenes[0].points, here.scenes[0].points)
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..distribute import Executor
 from ..errors import InputError, MissingExtraError, NumericError
 from ..files import replacing
 from ..model.megaloc import MegaLoc
@@ -56,6 +57,7 @@ def run(
     keep_outliers: bool,
     progress: bool,
     keep: dict[str, Any],
+    executor: Executor,
 ) -> ClusterReconstruction:
     """Reconstruct in clusters of views that ``describer`` finds alike; passes are kept in ``out``.
 
@@ -70,6 +72,7 @@ def run(
         overlap=size[1],
         keep_outliers=keep_outliers,
         folder=out / FOLDER,
+        executor=executor,
         progress=progress,
         **{name: value for name, value in keep.items() if name != "source"},
     )

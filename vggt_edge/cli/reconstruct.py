@@ -175,6 +175,28 @@ def command(
             help="Match patches between the pictures and adjust cameras and depths to them.",
         ),
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="Who runs the batches of --stream or the clusters: local (this process) or ray.",
+            metavar="NAME",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster's head as host:port, or auto; by default a Ray on this machine.",
+            metavar="ADDR",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Ray workers; by default one a machine, or one an accelerator.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     json: JsonOption = False,
@@ -195,6 +217,7 @@ def command(
     from ..sparsity import Sparsity
     from ..weights import describe, load
     from . import clusters as in_clusters
+    from . import executors
     from .streaming import run as run_stream
 
     begin = time.monotonic()
@@ -221,6 +244,8 @@ def command(
     in_clusters.require_packages(bool(clusters or cluster_size), bundle_adjust)
     if point_head and (clusters or cluster_size):
         raise InputError("--point-head does not go with --clusters or --cluster-size")
+    parted = stream or bool(clusters or cluster_size)
+    executors.check(executor, address, workers, parted)
     if confidence_percentile >= 100:
         raise InputError(
             "--confidence-percentile 100 drops every point: give a percentile below 100"
@@ -234,6 +259,7 @@ def command(
     if watch is None:
         check_inputs(inputs)
     weights = describe(model)
+    machines = executors.open_executor(executor, address, workers, target)
     progress = on_terminal()
     size = size or api.default_size(weights.config)
     patch = weights.config.patch_size
@@ -287,7 +313,7 @@ def command(
             if views is not None
             else watch_folder(inputs[0], quiet=watch or 0.0, size=size, mode=mode, patch=patch)
         )
-        streamed = run_stream(network, source, out, heads, progress)
+        streamed = run_stream(network, source, out, heads, progress, machines)
         if wanted:
             scenes = [fuse(read_stream(out), **keep)]
         count, (height, width) = streamed.views, streamed.size
@@ -295,7 +321,15 @@ def command(
         count, (height, width) = len(views), views.size
         if dials:
             found = in_clusters.run(
-                network, megaloc or network, views, out, dials, keep_outliers, progress, keep
+                network,
+                megaloc or network,
+                views,
+                out,
+                dials,
+                keep_outliers,
+                progress,
+                keep,
+                machines,
             )
             scenes, left_out = list(found.scenes), found.left_out
         else:

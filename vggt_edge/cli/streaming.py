@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ..distribute import Executor
 from ..model.vggt import VGGT
 from ..outputs.frames import finished, write_stream
 from ..types import Prediction, Views
@@ -27,6 +28,7 @@ def run(
     out: Path,
     heads: Sequence[str],
     progress: bool,
+    executor: Executor,
 ) -> Streamed:
     """Stream a source into a folder, going on where it was stopped."""
     total = len(source) if isinstance(source, Views) else None
@@ -36,7 +38,7 @@ def run(
         total=total, desc="stream", unit="view", delay=2, leave=False, disable=not progress
     ) as bar:
         prediction: Prediction | None = None
-        for prediction in write_stream(network, source, out, heads=heads):
+        for prediction in write_stream(network, source, out, heads=heads, executor=executor):
             new += len(prediction.views)
             bar.update(len(prediction.views))
         if prediction is not None:

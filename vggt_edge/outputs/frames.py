@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..distribute import Executor
 from ..errors import InputError, OutputError
 from ..files import check_writable, replacing
 from ..model.sparse import KeyCache
@@ -46,6 +47,7 @@ def write_stream(
     anchors: Sequence[int] | None = None,
     batch: int | None = None,
     window: int | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[Prediction]:
     """``predict_stream`` into a folder: each view's file is there before its Prediction is yielded.
 
@@ -61,6 +63,7 @@ def write_stream(
         InputError: as ``predict_stream``.
         OutputError: the folder holds something else, cannot be written, or the disk is full.
         TooLargeError: the anchors or a batch do not fit in memory.
+        WorkerError: the executor has no workers left.
     """
     folder = Path(folder)
     stream = AnchorStream(model, heads=heads, batch=batch, window=window)
@@ -74,7 +77,7 @@ def write_stream(
                 place.setdefault(name, len(place))
             yield part
 
-    for prediction in stream.run(counted(), anchors=anchors, done=done):
+    for prediction in stream.run(counted(), anchors=anchors, done=done, executor=executor):
         lines = [_write_frame(prediction, i, folder, place) for i in range(len(prediction.views))]
         if stream.anchors == prediction.views.names:
             _write_head(stream, folder, made_by, lines)

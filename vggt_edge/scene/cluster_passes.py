@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import VGGTEdgeError
+from ..distribute import Executor, LocalExecutor
+from ..errors import LostItemsError, VGGTEdgeError
 from ..model.vggt import VGGT
 from ..predict import predict
 from ..types import Prediction, Views
 from .cluster_store import ClusterStore
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Predictor = Callable[[Views], Prediction]
 
+_SILENT = "no result came back"
 # What may go wrong in one pass and not in the next; anything else is a mistake in the code.
 _FAILURES = (
     VGGTEdgeError,
@@ -30,27 +29,6 @@ _FAILURES = (
     MemoryError,
     OSError,
 )
-
-
-class Executor(Protocol):
-    """Something that maps a function over items, here or on other machines."""
-
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-        """Results as they come, in any order: each says which item it is of.
-
-        The function is pure and can be pickled, so an item may be run again elsewhere. Items are
-        best drawn as needed: each holds the pixels of a cluster. An executor that loses a task for
-        good raises a ``VGGTEdgeError``; a rerun goes on from the results it had yielded.
-        """
-        ...
-
-
-class Here:
-    """The executor of one process: one item after the other."""
-
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Lazily, in order."""
-        return map(function, items)
 
 
 class ModelPredictor:
@@ -101,12 +79,13 @@ def run_passes(
         progress: show a bar on standard error for work over two seconds.
 
     Returns:
-        Passes that failed twice, and why.
+        Passes that failed twice, or were lost with their workers, and why.
 
     Raises:
         OutputError: a prediction cannot be written; what was written before is found by a rerun.
+        WorkerError: there are no workers left.
     """
-    executor = executor or Here()
+    executor = executor or LocalExecutor()
     attempt = functools.partial(_attempt, predictor)
     failed: dict[int, str] = {}
     pending = [
@@ -122,15 +101,19 @@ def run_passes(
         disable=not progress,
     ) as bar:
         for last in (False, True):
-            failed = dict.fromkeys(pending, "no result came back")
+            failed = dict.fromkeys(pending, _SILENT)
             items = ((number, views[list(passes[number])]) for number in pending)
-            for number, outcome in executor.map(attempt, items):
-                if isinstance(outcome, str):
-                    failed[number] = outcome
-                else:
-                    store.save(outcome)
-                    failed.pop(number, None)
-                bar.update(last or not isinstance(outcome, str))
+            try:
+                for number, outcome in executor.map(attempt, items):
+                    if isinstance(outcome, str):
+                        failed[number] = outcome
+                    else:
+                        store.save(outcome)
+                        failed.pop(number, None)
+                    bar.update(last or not isinstance(outcome, str))
+            except LostItemsError as error:
+                silent = (number for number, why in failed.items() if why == _SILENT)
+                failed |= dict.fromkeys(silent, str(error))
             pending = sorted(failed)
     return failed
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from ..attention import describer
+from ..distribute import Executor
 from ..errors import InputError, VGGTEdgeError
 from ..model.vggt import VGGT
 from ..retrieval.describe import SAME_PLACE, method
 from ..retrieval.describe import descriptors as describe
 from ..types import Prediction, Scene, Views
-from .cluster_passes import Executor, ModelPredictor, Predictor, identity_of, run_passes
+from .cluster_passes import ModelPredictor, Predictor, identity_of, run_passes
 from .cluster_store import ClusterStore
 from .clusters import Bridge, Cluster, Clustering, cluster_views
 from .fuse import fuse
