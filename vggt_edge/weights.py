@@ -39,6 +39,7 @@ from .checkpoint import (
 from .errors import OutputError
 from .files import replacing
 from .hardware import pick_device, pick_dtype
+from .kernels.build import available, reason
 from .model.config import VGGTConfig
 from .model.packed import packed_dtypes, prepare
 from .model.vggt import VGGT, precise_parameters
@@ -71,6 +72,7 @@ def _assign(
     # copy=True cuts the tie to the file, so that its mapping can go.
     kept = {name: tensor.to(device, kinds.get(name, dtype), copy=True) for name, tensor in tensors}
     model.load_state_dict(kept, strict=True, assign=True)
+    kept.clear()  # or the stored form of every packed layer would outlive its packing
     prepare(model)
     return model.eval().requires_grad_(False)
 
@@ -134,6 +136,8 @@ def load(
     )
     memory.require_weights(path, need, target)
     model = _assign(model, read_safetensors(path, names), precision, target)
+    if header.recipe is not None and target.type == "cpu" and not available():
+        notify(f"{path}: without the fast kernels, because {reason()}; slower, same numbers")
     model.license = _license(source, header.license)
     return model
 

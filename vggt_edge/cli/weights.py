@@ -40,6 +40,8 @@ def info(
     from ..compress import foreign
     from ..errors import CheckpointError
     from ..hardware import DTYPES, available_memory, pick_device, pick_dtype
+    from ..kernels.build import available, reason
+    from ..model import backends
     from ..preprocess import place
     from ..weights import describe
 
@@ -60,11 +62,16 @@ def info(
     parts = weights.parameters
     parameters = sum(parts.values())
     stored = Counter(weights.dtypes.values())
+    size_on_disk = weights.path.stat().st_size
     loaded = parameters * precision.itemsize
+    runs = {}
+    if weights.recipe:
+        loaded = size_on_disk  # packed in memory as in the file
+        kinds = {rule.scheme for rule in weights.recipe.rules if rule.scheme}
+        runs = {scheme.name: backends.choose(scheme, target) for scheme in kinds}
     run = memory.run_bytes(config, views, height, width, precision.itemsize)
     free = available_memory(target)
     kind = next(name for name, known in DTYPES.items() if known == precision)
-    size_on_disk = weights.path.stat().st_size
     lines = [
         f"{weights.path} ({size_text(size_on_disk)})",
         f"  parameters  {parameters / 1e6:.1f} M",
@@ -74,6 +81,8 @@ def info(
         f"  heads       {', '.join(config.heads)}",
         f"  stored as   {', '.join(f'{name} ({count} tensors)' for name, count in stored.items())}",
         f"  recipe      {weights.recipe.name if weights.recipe else 'none (float)'}",
+        *(f"  runs as     {name} on {target}: {backend}" for name, backend in sorted(runs.items())),
+        f"  kernels     {'built, for this CPU' if available() else f'none: {reason()}'}",
         f"  licence     {weights.license}",
         f"  memory      {kind} on {target}: {size_text(loaded)} of weights, and about "
         f"{size_text(run)} for {views} views of {width}x{height}; {size_text(free)} are free",
@@ -86,6 +95,9 @@ def info(
         "config": config.to_dict(),
         "stored": dict(stored),
         "recipe": weights.recipe.name if weights.recipe else None,
+        "runs_as": runs,
+        "runs_on": weights.recipe.runs_on if weights.recipe else None,
+        "kernels": available(),
         "license": weights.license,
         "device": str(target),
         "dtype": kind,
