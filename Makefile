@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # Stacks whose versions exclude each other live here, one environment each.
 ENVS ?= .envs
 
-.PHONY: litert test-litert demo test test-slow check format system clean
+.PHONY: gates arm64 vulkan npu litert test-litert executorch test-executorch demo test test-slow check format system clean
 
 demo: .venv/core
 	$(BIN)/vggt-edge reconstruct vggt_edge/assets/sample -o demo --size 112 --formats glb,html,colmap
@@ -57,6 +57,29 @@ $(ENVS)/litert/ready: pyproject.toml constraints-litert.txt
 
 test-litert: litert
 	$(ENVS)/litert/bin/python -m pytest -p no:anyio tests/export
+
+# ExecuTorch's compiler, runtime and quantizer: $(ENVS)/executorch/bin/vggt-edge export --target executorch
+executorch: $(ENVS)/executorch/ready
+
+$(ENVS)/executorch/ready: pyproject.toml constraints-executorch.txt
+	$(PYTHON) -m venv $(ENVS)/executorch
+	$(ENVS)/executorch/bin/pip install --quiet --constraint constraints-executorch.txt torch
+	$(ENVS)/executorch/bin/pip install --quiet --constraint constraints-executorch.txt --editable '.[executorch]' pytest hypothesis
+	@touch $@
+
+test-executorch: executorch
+	$(ENVS)/executorch/bin/python -m pytest -p no:anyio tests/export
+
+# What `vggt-edge check` runs in; a gate whose environment is missing is skipped and says so.
+gates: litert executorch arm64 vulkan npu
+
+arm64: $(ENVS)/arm64/ready
+vulkan: $(ENVS)/vulkan/ready
+npu: $(ENVS)/npu/ready
+
+$(ENVS)/%/ready: envs/%.sh envs/debs.sh
+	PYTHON="$(PYTHON)" sh envs/$*.sh $(ENVS)/$*
+	@touch $@
 
 clean:
 	rm -rf .venv .envs demo out build *.egg-info

@@ -71,12 +71,14 @@ def method(
         model: predictions of a callable are made anew in every run, as nobody can tell whether it
             is still the same; one with a text attribute ``identity`` can be reused.
         name: of its folder and column.
-        size: longer side of the views; by default what suits the network, 518 for a callable.
+        size: longer side of the views; by default what suits the network, for a callable its
+            attribute ``size``, or 518.
         mode: how pictures become views, as in ``read_views``.
     """
     if not isinstance(model, VGGT):
         identity = getattr(model, "identity", None)
-        return Method(name, model, size or 518, mode=mode, identity=identity)
+        size, patch = size or getattr(model, "size", 518), getattr(model, "patch", 14)
+        return Method(name, model, size, patch, mode, identity)
     wanted = tuple(head for head in model.config.heads if head != "track")
     return Method(
         name,

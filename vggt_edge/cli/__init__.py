@@ -13,8 +13,10 @@ from .. import __version__
 from ..errors import VGGTEdgeError
 from . import (
     calibrate,
+    check,
     compress,
     convert,
+    device,
     evaluate,
     export,
     reconstruct,
@@ -56,6 +58,8 @@ app.command("evaluate")(evaluate.command)
 app.command("calibrate")(calibrate.command)
 app.command("compress")(compress.command)
 app.command("export")(export.command)
+app.command("check")(check.command)
+app.command("device")(device.command)
 app.command("sensitivity")(sensitivity.command)
 app.command("train")(train.command)
 

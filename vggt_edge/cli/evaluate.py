@@ -14,8 +14,8 @@ def command(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="pocket (embedded), a weight file, or a hub name; of two, the differences are "
-            "shown as well.",
+            help="pocket (embedded), a weight file, a hub name, or a bundle of export; of two, the "
+            "differences are shown as well.",
             metavar="MODEL",
         ),
     ],
@@ -103,6 +103,8 @@ def command(
     from .. import api
     from ..errors import InputError
     from ..evaluate import evaluation, table
+    from ..export.bundle import is_bundle
+    from ..export.runner import BundleModel
     from ..files import check_writable
     from ..hardware import keep_heap, pick_device, pick_dtype
     from ..preprocess import place
@@ -115,8 +117,9 @@ def command(
     keep_heap()
     check_writable(out)
     # What is wrong with the options and the data is said before any weights are loaded.
-    described = [describe(model) for model in models]
-    for one in described:
+    bundles = {model: BundleModel(model) for model in models if is_bundle(model)}
+    described = {model: describe(model) for model in models if model not in bundles}
+    for one in described.values():
         place([(3, 4)], mode or "keep", size or api.default_size(one.config), one.config.patch_size)
     task = evaluation.prepare(
         dataset,
@@ -130,8 +133,13 @@ def command(
     )
     mode = mode or task.protocol.mode
     methods = [
-        api.method(load(one.path, device=target, dtype=precision), name, size=size, mode=mode)
-        for one, name in zip(described, _names(models), strict=True)
+        api.method(
+            bundles.get(model) or load(described[model].path, device=target, dtype=precision),
+            name,
+            size=size,
+            mode=mode,
+        )
+        for model, name in zip(models, _names(models), strict=True)
     ]
     result = api.finish_evaluation(
         task, methods, out, colmap=colmap, report=report, progress=on_terminal()

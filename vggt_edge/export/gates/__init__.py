@@ -1,0 +1,1 @@
+"""Gates: what can be proven about a bundle without a phone."""

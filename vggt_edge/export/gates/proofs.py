@@ -1,0 +1,192 @@
+"""The gates themselves, in the order they run: cheapest first."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...model.identity import identity_of
+from ..golden import as_float
+from ..module import TensorModule, as_tuple
+from . import environments
+from .gate import Context, Gate, Outcome, Skip, call
+from .measure import LIMITS
+
+
+def _require_runtime(context: Context, runtime: str) -> None:
+    made = context.bundle.manifest["runtime"]
+    if made != runtime:
+        raise Skip(f"the bundle is for {made}; export with a target of {runtime}")
+
+
+def _require_target(context: Context, target: str) -> None:
+    made = context.bundle.manifest["target"]
+    if made != target:
+        raise Skip(f"the bundle is for target {made}; export with --target {target}")
+
+
+def _ratio(context: Context, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with the median time of a run."""
+    spent = facts.get("milliseconds", [])
+    return {**facts, "median_milliseconds": float(np.median(spent)) if spent else None}
+
+
+@torch.inference_mode()
+def torch_reference(context: Context) -> Outcome:
+    """The network that was exported still says what the bundle's reference says."""
+    if context.model is None:
+        raise Skip("needs the network that was exported: give --model")
+    network, wanted = identity_of(context.model), context.bundle.manifest["network"]
+    if network != wanted:
+        return Outcome(
+            problems=(f"another network: its hash is {network[:12]}..., not {wanted[:12]}...",)
+        )
+    module = TensorModule(context.model, context.bundle.outputs)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in module.outputs}
+    for one in as_float(context.golden.images):
+        given = torch.from_numpy(one).permute(0, 3, 1, 2).contiguous()
+        for name, value in zip(module.outputs, as_tuple(module(given)), strict=True):
+            found[name].append(value.float().numpy())
+    outputs = {name: np.stack(values) for name, values in found.items()}
+    return Outcome(outputs, {"runtime": f"torch {torch.__version__}"}, limits=LIMITS["float32"])
+
+
+def litert_cpu(context: Context) -> Outcome:
+    """torch against LiteRT's CPU kernels on this machine."""
+    _require_runtime(context, "litert")
+    python = environments.python_with("ai_edge_litert", "litert", context.environments)
+    if python is None:
+        raise Skip("needs ai-edge-litert: make litert")
+    outputs, facts, _ = call(context, "run_litert.py", [python])
+    return Outcome(outputs, _ratio(context, facts), repeats=True)
+
+
+def litert_arm64(context: Context) -> Outcome:
+    """torch against LiteRT's ARM64 kernels, under qemu."""
+    _require_runtime(context, "litert")
+    python = (context.environments / "arm64" / "bin" / "python").absolute()
+    if not python.exists():
+        raise Skip("needs qemu-user 10 and an ARM64 Python: make arm64")
+    outputs, facts, _ = call(context, "run_litert.py", [python], job={"threads": 1})
+    emulated = {"emulated": "qemu-user, -cpu max: numbers count, times do not"}
+    return Outcome(outputs, {**facts, **emulated}, repeats=True)
+
+
+def litert_gpu(context: Context) -> Outcome:
+    """Every operator on LiteRT's GPU accelerator, and its numbers, on a software Vulkan."""
+    _require_target(context, "litert-gpu")
+    python = environments.python_with("ai_edge_litert", "litert", context.environments)
+    vulkan = (context.environments / "vulkan").absolute()
+    if python is None:
+        raise Skip("needs ai-edge-litert: make litert")
+    if not (vulkan / "lavapipe.json").exists():
+        raise Skip("needs Mesa's software Vulkan 25: make vulkan")
+    libraries = str(vulkan / "usr" / "lib" / "x86_64-linux-gnu")
+    variables = {
+        "VK_ICD_FILENAMES": str(vulkan / "lavapipe.json"),
+        "VK_DRIVER_FILES": str(vulkan / "lavapipe.json"),
+        "LD_LIBRARY_PATH": libraries,
+    }
+    job = {"accelerator": "gpu"}
+    outputs, facts, said = call(context, "run_litert.py", [python], job=job, environment=variables)
+    left = [name for name, resident in facts["resident"].items() if not resident]
+    refused = dict.fromkeys(re.findall(r"^.*(?:not supported|unsupported).*$", said, re.M | re.I))
+    problems = tuple(f"stage {name} is not wholly on the GPU" for name in left)
+    facts = {**facts, "device": "lavapipe, a software Vulkan: times say nothing of a phone"}
+    return Outcome(outputs, {**facts, "refused": list(refused)[:20]}, problems)
+
+
+def executorch_xnnpack(context: Context) -> Outcome:
+    """torch against ExecuTorch's XNNPACK on this machine."""
+    _require_runtime(context, "executorch")
+    python = environments.python_with("executorch", "executorch", context.environments)
+    if python is None:
+        raise Skip("needs executorch: make executorch")
+    outputs, facts, _ = call(context, "run_executorch.py", [python])
+    return Outcome(outputs, _ratio(context, facts), repeats=True)
+
+
+def _npu(context: Context) -> tuple[Path, dict[str, str]]:
+    """Python and variables of the NPU environment."""
+    python = (context.environments / "npu" / "bin" / "python").absolute()
+    site = next((context.environments / "npu").glob("lib/python3*/site-packages"), None)
+    if not python.exists() or site is None or not (site / "onnxruntime_qnn").is_dir():
+        raise Skip(
+            "needs Qualcomm's compiler, which pip fetches under Qualcomm's licence "
+            "(onnxruntime-qnn): make npu"
+        )
+    site = site.absolute()
+    places = [site / "onnxruntime_qnn", site / "onnxruntime_qnn.libs", site / "qnn_stand_in"]
+    found = os.environ.get("LD_LIBRARY_PATH", "")
+    return python, {"LD_LIBRARY_PATH": ":".join([*map(str, places), *([found] if found else [])])}
+
+
+def npu_partitions(context: Context) -> Outcome:
+    """LiteRT's ahead-of-time compiler for Snapdragon puts each graph into one partition."""
+    _require_target(context, "litert-npu")
+    python, variables = _npu(context)
+    _, facts, _ = call(context, "compile_npu.py", [python], environment=variables)
+    problems = [
+        f"{chip}, stage {stage}: {told['partitions']} partitions, "
+        f"{told['compiled']} of {told['operators']} operators"
+        if "error" not in told
+        else f"{chip}, stage {stage}: {told['error']}"
+        for chip, stages in facts["chips"].items()
+        for stage, told in stages.items()
+        if "error" in told or told["partitions"] != 1 or told["compiled"] != told["operators"]
+    ]
+    return Outcome(facts=facts, problems=tuple(problems))
+
+
+def npu_numerics(context: Context) -> Outcome:
+    """The network on Qualcomm's emulated NPU, fp16, through onnxruntime's QNN provider."""
+    _require_target(context, "litert-npu")
+    if context.model is None:
+        raise Skip("onnxruntime needs the network as ONNX, made from its weights: give --model")
+    if util.find_spec("onnx") is None or util.find_spec("onnxscript") is None:
+        raise Skip("needs onnx and onnxscript beside torch: pip install onnx onnxscript")
+    python, variables = _npu(context)
+    from .onnx_export import as_onnx
+
+    with as_onnx(context) as path:
+        job = {"onnx": str(path), "chip": {"htp_arch": "75", "soc_model": "57"}}
+        outputs, facts, _ = call(context, "run_qnn.py", [python], job=job, environment=variables)
+    return Outcome(outputs, facts, limits=LIMITS["fp16"])
+
+
+GATES = {
+    gate.name: gate
+    for gate in (
+        Gate("torch", "the reference is this network's, recomputed", torch_reference),
+        Gate("litert-cpu", "LiteRT's CPU kernels, x86", litert_cpu),
+        Gate("litert-arm64", "LiteRT's CPU kernels, ARM64 under qemu", litert_arm64),
+        Gate("litert-gpu", "all on LiteRT's GPU accelerator, software Vulkan", litert_gpu),
+        Gate("executorch-xnnpack", "ExecuTorch with XNNPACK", executorch_xnnpack),
+        Gate("npu-partitions", "one NPU partition a graph, Snapdragon", npu_partitions),
+        Gate("npu-numerics", "Snapdragon's NPU emulated, fp16", npu_numerics),
+    )
+}
+
+
+def find_gates(names: str) -> list[Gate]:
+    """Gates by comma-separated names, or all of them for "all".
+
+    Raises:
+        InputError: with the names there are.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if wanted == ["all"]:
+        return list(GATES.values())
+    if unknown := [name for name in wanted if name not in GATES]:
+        raise InputError(f"unknown gate {', '.join(unknown)}; known: all, {', '.join(GATES)}")
+    if not wanted:
+        raise InputError(f"no gate named; choose all, or of {', '.join(GATES)}")
+    return [gate for name, gate in GATES.items() if name in wanted]

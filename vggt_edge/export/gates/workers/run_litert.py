@@ -1,0 +1,110 @@
+"""Run ``.tflite`` stages through LiteRT: on x86, on ARM64, or on the GPU accelerator."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def encode(value: np.ndarray, port: dict[str, Any]) -> np.ndarray:
+    """Float32 to what a file takes."""
+    if port["dtype"] == "float32":
+        return np.ascontiguousarray(value, dtype=np.float32)
+    info = np.iinfo(port["dtype"])
+    integers = np.clip(np.rint(value / port["scale"]) + port["zero"], info.min, info.max)
+    return np.ascontiguousarray(integers.astype(port["dtype"]))
+
+
+def decode(stored: np.ndarray, port: dict[str, Any]) -> np.ndarray:
+    """What a file gives to float32."""
+    if port["dtype"] == "float32":
+        return stored
+    return ((stored.astype(np.float32) - port["zero"]) * np.float32(port["scale"])).astype(
+        np.float32
+    )
+
+
+def on_cpu(stage: dict[str, Any], threads: int) -> Call:
+    """A stage through the interpreter and XNNPACK."""
+    module = importlib.import_module("ai_edge_litert.interpreter")
+    interpreter = module.Interpreter(stage["file"], num_threads=threads)
+    interpreter.allocate_tensors()
+    run = interpreter.get_signature_runner()
+
+    def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(run(**inputs))
+
+    return call
+
+
+def on_gpu(stage: dict[str, Any], facts: dict[str, Any]) -> Call:
+    """A stage through the GPU accelerator; whether all of it runs there is noted."""
+    CompiledModel = importlib.import_module("ai_edge_litert.compiled_model").CompiledModel
+    module = importlib.import_module("ai_edge_litert.hardware_accelerator")
+    HardwareAccelerator = module.HardwareAccelerator
+    both = HardwareAccelerator.GPU | HardwareAccelerator.CPU
+    model = CompiledModel.from_file(stage["file"], hardware_accel=both)
+    facts.setdefault("resident", {})[stage["name"]] = bool(model.is_fully_accelerated())
+    signature = next(iter(model.get_signature_list()))
+
+    def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        given = {}
+        for name, value in inputs.items():
+            given[name] = model.create_input_buffer_by_name(signature, name)
+            given[name].write(value)
+        ports = stage["outputs"]
+        found = {name: model.create_output_buffer_by_name(signature, name) for name in ports}
+        model.run_by_name(signature, given, found)
+        return {
+            name: np.array(
+                buffer.read(int(np.prod(ports[name]["shape"])), np.dtype(ports[name]["dtype"]))
+            ).reshape(ports[name]["shape"])
+            for name, buffer in found.items()
+        }
+
+    return call
+
+
+def main(folder: Path) -> None:
+    """One job."""
+    job = json.loads((folder / "job.json").read_text())
+    images = np.load(folder / "images.npy")
+    facts: dict[str, Any] = {
+        "runtime": f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+    }
+    on = job.get("accelerator", "cpu")
+    start = time.perf_counter()
+    calls = [
+        on_gpu(stage, facts) if on == "gpu" else on_cpu(stage, job["threads"])
+        for stage in job["stages"]
+    ]
+    facts["load_seconds"] = time.perf_counter() - start
+    results: dict[str, list[np.ndarray]] = {name: [] for name in job["outputs"]}
+    spent = []
+    for one in images:
+        values = {"images": one}
+        start = time.perf_counter()
+        for stage, call in zip(job["stages"], calls, strict=True):
+            ports = stage["inputs"]
+            found = call({name: encode(values[name], ports[name]) for name in ports})
+            values.update({n: decode(v, stage["outputs"][n]) for n, v in found.items()})
+        spent.append(1000 * (time.perf_counter() - start))
+        for name in job["outputs"]:
+            results[name].append(np.array(values[name], dtype=np.float32))
+    facts["milliseconds"] = spent
+    np.savez(folder / "result.npz", **{name: np.stack(v) for name, v in results.items()})
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
