@@ -152,7 +152,7 @@ class DenseHead(nn.Module):
         self.confidence = confidence
         patch, scratch = source.patch_size, source.scratch
         projects = [cast(nn.Conv2d, conv) for conv in source.projects]
-        self.norm = Normalize(source.norm.eps, form.norm_gain)
+        self.norm = Normalize.of(source.norm, form)
         numbered(
             self,
             "project",

@@ -65,19 +65,39 @@ class Normalize(nn.Module):
     with a power of two the result is the same to the bit.
     """
 
-    def __init__(self, eps: float, gain: float = 1.0, centered: bool = False):
-        """``centered`` inputs have zero mean already."""
+    share: Tensor
+
+    def __init__(
+        self, eps: float, gain: float = 1.0, centered: bool = False, width: int | None = None
+    ):
+        """``centered`` inputs have zero mean already.
+
+        With ``width``, that of the inputs, means are products with a constant; else reductions.
+        """
         super().__init__()
         self.eps, self.gain, self.centered = eps, gain, centered
+        self.multiplies = width is not None
+        if width is not None:
+            self.register_buffer("share", torch.full((1, width), 1 / width))
+
+    @staticmethod
+    def of(source: nn.LayerNorm, form: Form, centered: bool = False) -> Normalize:
+        """What a layer normalisation does before its affine part, in the form's way."""
+        width = source.normalized_shape[0] if form.mean == "matmul" else None
+        return Normalize(source.eps, form.norm_gain, centered, width)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(..., width) to (..., 1)."""
+        return F.linear(x, self.share) if self.multiplies else x.mean(dim=-1, keepdim=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., width)."""
         x = x.float()
         if not self.centered:
-            x = x - x.mean(dim=-1, keepdim=True)
+            x = x - self.mean(x)
         if self.gain != 1.0:
             x = x * self.gain
-        variance = (x * x).mean(dim=-1, keepdim=True)
+        variance = self.mean(x * x)
         return x * torch.rsqrt(variance + self.eps * self.gain**2)
 
 
@@ -89,7 +109,7 @@ class Norm(nn.Module):
 
     def __init__(self, source: nn.LayerNorm, form: Form):
         super().__init__()
-        self.normalize = Normalize(source.eps, form.norm_gain)
+        self.normalize = Normalize.of(source, form)
         self.affine = source.weight is not None
         if self.affine:
             self.register_buffer("weight", source.weight.detach().float())
@@ -143,7 +163,7 @@ class HeadNorm(nn.Module):
     def __init__(self, source: nn.LayerNorm, order: Tensor, gain: float, form: Form):
         """Channels are reordered and the result multiplied by ``gain``."""
         super().__init__()
-        self.normalize = Normalize(source.eps, form.norm_gain, centered=True)
+        self.normalize = Normalize.of(source, form, centered=True)
         self.register_buffer("weight", source.weight.detach().float()[order] * gain)
         self.register_buffer("bias", source.bias.detach().float()[order] * gain)
 
@@ -210,9 +230,9 @@ class Block(nn.Module):
         self, source: layers.Block, sequences: int, form: Form, rotary: Rotary | None = None
     ):
         super().__init__()
-        self.norm1 = Normalize(source.norm1.eps, form.norm_gain)
+        self.norm1 = Normalize.of(source.norm1, form)
         self.attn = Attention(source, sequences, rotary, form)
-        self.norm2 = Normalize(source.norm2.eps, form.norm_gain)
+        self.norm2 = Normalize.of(source.norm2, form)
         self.fc1 = linear(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2)
         self.fc2 = scaled(source.mlp.fc2, source.ls2)
 

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import re
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,27 +25,18 @@ from ..errors import ExportError, InputError, MissingExtraError
 from ..files import replacing
 from .litert_recipes import INT8, LiteRTRecipe, blocks_of, find_recipe, quantizer_rules, scoped
 from .module import as_tuple
+from .quiet import FAILURES, first_line, hushed
 
 PACKAGES = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 # Above this many bytes constants are handled lazily: slower folding, half the memory.
 LARGE = 1 << 30
 # ai-edge-quantizer 0.10 fails on convolutions of more float32 bytes; they stay float.
 QUANTIZER_LIMIT = 32 << 20
-# What other people's converters fail with.
-FAILURES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def _require(module: str, purpose: str) -> ModuleType:
     try:
-        with _hushed():
+        with hushed():
             return importlib.import_module(module)
     except ImportError as error:
         raise _missing(module, purpose) from error
@@ -84,31 +71,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Send what libraries print, from C++ too, to a file that is shown when they fail."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as sink:
-        saved = os.dup(1), os.dup(2)
-        try:
-            for stream in (1, 2):
-                os.dup2(sink.fileno(), stream)
-            yield
-        except Exception as error:
-            sink.seek(0)
-            lines = sink.read().decode(errors="replace").splitlines()
-            said = [line for line in lines if "error" in line.lower()][-1:]
-            error.add_note("\n".join(said)) if said and sys.version_info >= (3, 11) else None
-            raise
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for stream, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, stream)
-                os.close(copy)
-
-
 class _Named(nn.Module):
     """Gives a module's inputs and outputs names, which the file keeps."""
 
@@ -141,7 +103,7 @@ def convert(
     litert_torch = _require("litert_torch", "exporting to LiteRT")
     importlib.import_module("litert_torch._config").config.show_progress = False
     size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-    with replacing(path) as temporary, _hushed():
+    with replacing(path) as temporary, hushed():
         try:
             converted = litert_torch.convert(
                 _Named(module, outputs).eval(),
@@ -150,13 +112,8 @@ def convert(
             )
             converted.export(str(temporary))
         except FAILURES as error:
-            raise ExportError(f"LiteRT's converter failed: {_first_line(error)}") from error
+            raise ExportError(f"LiteRT's converter failed: {first_line(error)}") from error
     return path
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
 def quantize(
@@ -190,7 +147,7 @@ def quantize(
     # A row that is no multiple of the block stays int8, as a convolution does.
     rules += [rule for name in odd for rule in scoped((INT8,), _exactly(name))]
     rules += [rule for name in large for rule in scoped((), _exactly(name))]
-    with replacing(path) as temporary, _hushed():
+    with replacing(path) as temporary, hushed():
         # The quantizer makes executable files; keep the mode of any new file.
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -206,7 +163,7 @@ def quantize(
             )
             temporary.chmod(mode)
         except FAILURES as error:
-            raise ExportError(f"LiteRT's quantizer failed: {_first_line(error)}") from error
+            raise ExportError(f"LiteRT's quantizer failed: {first_line(error)}") from error
     return path
 
 
@@ -243,13 +200,13 @@ class LiteRTRunner:
             ExportError: when it cannot be loaded.
         """
         module = _require("ai_edge_litert.interpreter", "running a .tflite file")
-        with _hushed():
+        with hushed():
             try:
                 self._interpreter = module.Interpreter(str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
                 self._run = self._interpreter.get_signature_runner()
             except (RuntimeError, ValueError) as error:
-                raise ExportError(f"{path} cannot be loaded: {_first_line(error)}") from error
+                raise ExportError(f"{path} cannot be loaded: {first_line(error)}") from error
         self.inputs = _ports(self._run.get_input_details())
         self.outputs = _ports(self._run.get_output_details())
 
@@ -270,7 +227,7 @@ class LiteRTRunner:
         try:
             found = self._run(**given)
         except (RuntimeError, ValueError) as error:
-            raise ExportError(f"LiteRT failed: {_first_line(error)}") from error
+            raise ExportError(f"LiteRT failed: {first_line(error)}") from error
         return {name: self.outputs[name].decode(value) for name, value in found.items()}
 
     def operators(self) -> dict[str, int]:
@@ -292,7 +249,7 @@ def _exceptional_layers(path: Path, block: int) -> tuple[list[str], list[str]]:
     inputs the block does not divide.
     """
     module = _require("ai_edge_litert.interpreter", "reading a .tflite file")
-    with _hushed():
+    with hushed():
         # Without kernels, which would pack a second copy of all weights.
         plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         interpreter = module.Interpreter(str(path), experimental_op_resolver_type=plain)

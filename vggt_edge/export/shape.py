@@ -78,12 +78,16 @@ class Form:
                        W) as torch has them.
         resize         "bilinear" is the operator with aligned corners; "matmul" two constant
                        matrices, for what refuses aligned corners (OpenCL on Mali).
+        mean           "reduce" is the operator; "matmul" a product with a constant, for what does
+                       not run means over channels (ExecuTorch's XNNPACK: every normalisation would
+                       cut its graph in two).
         norm_gain      what normalisation multiplies its input by before squaring it; a power of two
                        such as 1 / 64 where squares and sums are fp16.
     """
 
     channels_last: bool = False
     resize: Literal["bilinear", "matmul"] = "bilinear"
+    mean: Literal["reduce", "matmul"] = "reduce"
     norm_gain: float = 1.0
 
 
