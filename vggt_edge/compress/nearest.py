@@ -86,7 +86,9 @@ def best_step(weight: Tensor, bits: int, importance: Tensor | None, search: bool
     if not search:
         return best
     least = torch.full_like(largest, torch.inf)
-    for reach in (*(largest * clip for clip in CLIPS), octav(weight, bits)):
+    # Eight bits are fine enough that hardly any clipping pays.
+    clips = CLIPS if bits < 8 else CLIPS[:3]
+    for reach in (*(largest * clip for clip in clips), octav(weight, bits)):
         step = reach / high
         codes = (weight / step[:, None]).round_().clamp_(low, high)
         error = codes.mul_(step[:, None]).sub_(weight).square_()
