@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +30,14 @@ MANIFEST = "bundle.json"
 MOST_MANIFEST = 16 << 20
 
 
+class _Scratch:
+    """A temporary folder that goes with this object, or with the process."""
+
+    def __init__(self) -> None:
+        self.name = tempfile.mkdtemp(prefix="vggt-edge-bundle-")
+        self.cleanup = weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle that was read and whose every file has the size and hash it should have.
@@ -41,7 +51,7 @@ class Bundle:
     folder: Path
     manifest: Mapping[str, Any]
     identity: str
-    _scratch: tempfile.TemporaryDirectory | None = field(default=None, repr=False)
+    _scratch: _Scratch | None = field(default=None, repr=False)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -132,7 +142,7 @@ def read(path: str | Path) -> Bundle:
         raise BundleError(f"{path}: no such bundle")
     if not zipfile.is_zipfile(path):
         raise BundleError(f"{path}: neither a folder nor a zip; a bundle is one of them")
-    scratch = tempfile.TemporaryDirectory(prefix="vggt-edge-bundle-")
+    scratch = _Scratch()
     try:
         with zipfile.ZipFile(path) as archive:
             _unpack(path, archive, Path(scratch.name))
@@ -216,7 +226,7 @@ def _check_references(path: Path, manifest: Mapping[str, Any]) -> None:
         raise BundleError(f"{path}: {lost[0]} is not among its files")
 
 
-def _read_folder(path: Path, folder: Path, scratch: tempfile.TemporaryDirectory | None) -> Bundle:
+def _read_folder(path: Path, folder: Path, scratch: _Scratch | None) -> Bundle:
     try:
         content = (folder / MANIFEST).read_bytes()
     except OSError as error:

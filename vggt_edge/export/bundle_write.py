@@ -101,9 +101,9 @@ def write(
             for one in sorted(scratch.rglob("*"))
             if one.is_file()
         }
-        if wrong := next(schema.problems(manifest, schema.bundle_schema()), None):
-            raise ExportError(f"the description of the export is not as it should be: {wrong}")
         text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+        if wrong := next(schema.problems(json.loads(text), schema.bundle_schema()), None):
+            raise ExportError(f"the description of the export is not as it should be: {wrong}")
         (scratch / MANIFEST).write_text(text, encoding="utf-8")
         if path.suffix == ".zip":
             with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
