@@ -61,7 +61,7 @@ def test_a_second_network_can_tell_who_is_alike(tiny_model, views, monkeypatch):
     other = torch.nn.Linear(1, 1)
     asked = []
 
-    def described(network, some):
+    def described(network, some, executor=None):
         asked.append(network)
         return unit(np.random.default_rng(0).normal(size=(len(some), 8)))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import covisibility, retrieval
 from .anchors import farthest_points
+from .distribute import Executor
 from .errors import InputError
 from .model.megaloc import MegaLoc
 from .model.vggt import VGGT
@@ -77,6 +78,7 @@ def plan_for(
     descriptors: np.ndarray | None = None,
     anchors: Sequence[int] | None = None,
     sparsity: Sparsity | None = None,
+    executor: Executor | None = None,
 ) -> SparsePlan | None:
     """The plan for one set of views; None when the model is dense.
 
@@ -88,6 +90,7 @@ def plan_for(
         anchors: indices of views to be anchors, instead of farthest points; the first view, which
             fixes the world, is added.
         sparsity: instead of the model's own.
+        executor: who describes the views; this process when None.
 
     Raises:
         InputError: anchors that are not there.
@@ -100,7 +103,7 @@ def plan_for(
     neighbours: Sequence[Sequence[int]] = ()
     given = mode in ANCHORED and anchors is not None
     if descriptors is None and (mode in COVISIBLE or (mode in ANCHORED and not given)):
-        descriptors = retrieval.descriptors(describer(model), views)
+        descriptors = retrieval.descriptors(describer(model), views, executor=executor)
     if mode in ANCHORED and anchors is not None:
         chosen = sorted({0, *anchors})
         if chosen[0] < 0 or chosen[-1] >= count:

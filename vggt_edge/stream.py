@@ -173,7 +173,9 @@ class AnchorStream:
             first = self._first(coming)
             known = join_views(first)
             check_views(self.model.config, known)
-            plan = attention.plan_for(self.model, known, anchors=anchors, sparsity=self.sparsity)
+            plan = attention.plan_for(
+                self.model, known, anchors=anchors, sparsity=self.sparsity, executor=executor
+            )
             chosen = list(plan.anchors) if plan else [0]
             yield self.start(known[chosen])
         skip = {*self.anchors, *done}
@@ -226,8 +228,8 @@ def predict_stream(
         batch: views at a time, as many as are in flight in ``predict`` when None. Views of a source
             are never held back to fill one.
         window: twice the number of anchors when None.
-        executor: who runs the batches, this process when None. The anchors are run here in any
-            case, and their keys go to each worker once.
+        executor: who describes views and runs batches, this process when None. The anchors are run
+            here in any case, and their keys go to each worker once.
 
     Yields:
         A Prediction of the anchors, then one of each batch, in order if the executor keeps it.

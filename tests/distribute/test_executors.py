@@ -21,7 +21,9 @@ from vggt_edge.distribute.cluster import last_line, share_out
 from vggt_edge.distribute.packing import pack, unpack
 from vggt_edge.errors import InputError, LostItemsError, MissingExtraError
 from vggt_edge.model.vggt import VGGT
+from vggt_edge.outputs.frames import read_stream, write_stream
 from vggt_edge.recipe import Recipe
+from vggt_edge.retrieval import descriptors
 from vggt_edge.scene.cluster_passes import run_passes
 from vggt_edge.scene.cluster_store import ClusterStore
 from vggt_edge.stream import AnchorStream
@@ -175,6 +177,28 @@ def test_what_the_command_refuses(tmp_path, monkeypatch, capsys, options, messag
     said = capsys.readouterr().err
     assert stop.value.code == 2 and message in said and said.count("\n") == 1
     assert time.monotonic() - begin < 10
+
+
+class Backwards:
+    """An executor whose results come last first."""
+
+    def map(self, function, items):
+        return reversed([function(item) for item in items])
+
+
+def test_descriptors_do_not_depend_on_the_order_of_results():
+    views, model = some_views(30), a_model()
+    there = descriptors(model, views, executor=Backwards())
+    assert np.array_equal(there, descriptors(model, views))
+
+
+def test_a_folder_does_not_depend_on_the_order_of_results(tmp_path):
+    views, model = some_views(9), a_model()
+    for name, executor in (("here", None), ("there", Backwards())):
+        list(write_stream(model, views, tmp_path / name, batch=2, executor=executor))
+    here, there = read_stream(tmp_path / "here"), read_stream(tmp_path / "there")
+    assert here.views.names == there.views.names == views.names
+    assert np.array_equal(here.depth, there.depth)
 
 
 class Forgetful:

@@ -66,7 +66,7 @@ def run(
     return reconstruct_clusters(
         network,
         views,
-        descriptors=descriptors(describer, views, progress=progress),
+        descriptors=descriptors(describer, views, progress=progress, executor=executor),
         threshold=SAME_PLACE[method(describer)],
         size=size[0],
         overlap=size[1],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import click
 import torch
+import typer
 
 from ..distribute import Executor, LocalExecutor, RayExecutor
 from ..errors import InputError
@@ -34,7 +34,11 @@ def check(name: str, address: str | None, workers: int | None, parted: bool) -> 
 
 
 def open_executor(
-    name: str, address: str | None, workers: int | None, device: torch.device
+    context: typer.Context,
+    name: str,
+    address: str | None,
+    workers: int | None,
+    device: torch.device,
 ) -> Executor:
     """An executor that is closed when the command ends.
 
@@ -46,4 +50,4 @@ def open_executor(
         return LocalExecutor()
     gpus = 1.0 if device.type == "cuda" else 0.0
     ray = RayExecutor(address, workers=workers, gpus=gpus)
-    return click.get_current_context().with_resource(ray)
+    return context.with_resource(ray)

@@ -25,6 +25,7 @@ ATTENTION_HELP = (
 
 
 def command(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(help="Folders, pictures, globs, videos or URLs.", metavar="INPUT"),
@@ -259,7 +260,7 @@ def command(
     if watch is None:
         check_inputs(inputs)
     weights = describe(model)
-    machines = executors.open_executor(executor, address, workers, target)
+    machines = executors.open_executor(context, executor, address, workers, target)
     progress = on_terminal()
     size = size or api.default_size(weights.config)
     patch = weights.config.patch_size

@@ -140,7 +140,8 @@ class RayExecutor:
         except ImportError as error:
             raise MissingExtraError("ray", "ray", "RayExecutor") from error
         self._ray: Any = ray
-        self._attempts, self._patience, self._gpus = attempts, patience, gpus
+        self._attempts, self._gpus = attempts, gpus
+        self.patience = patience
         self._shared: tuple[Any, Any] | None = None
         self._owns = not ray.is_initialized()
         if self._owns:
@@ -209,7 +210,7 @@ class RayExecutor:
                 break
             if crew.ready:
                 alone_since = time.monotonic()
-            elif time.monotonic() - alone_since > self._patience or stillborn > self._attempts:
+            elif time.monotonic() - alone_since > self.patience or stillborn > self._attempts:
                 raise WorkerError(
                     f"no worker is left, {finished} items are done: {last_word}; run it again, "
                     "what was written is kept"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from .. import memory
+from ..distribute import Executor, LocalExecutor
 from ..errors import InputError, NumericError
 from ..model.megaloc import EVALUATED_SIZE, MegaLoc
 from ..model.vggt import VGGT
@@ -40,6 +41,27 @@ def _shown(views: Views) -> torch.Tensor:
     return torch.cat(resized)
 
 
+class Describer:
+    """A network and its vocabulary, for tokens, as what an executor maps over parts of a set."""
+
+    def __init__(self, network: VGGT | MegaLoc, words: Vocabulary | None) -> None:
+        self.network, self.words = network, words
+
+    @torch.inference_mode()
+    def __call__(self, part: tuple[int, Views]) -> tuple[int, np.ndarray]:
+        """The number of a part, and (N, D) float32 descriptors of its views."""
+        number, views = part
+        if isinstance(self.network, MegaLoc):
+            device = next(self.network.parameters()).device
+            found = self.network(_shown(views).to(device))
+        else:
+            assert self.words is not None
+            tokens = encode(self.network, views)
+            shown = torch.from_numpy(patches_shown(views, self.network.config.patch_size))
+            found = self.words.describe(tokens, shown.to(tokens.device))
+        return number, found.float().cpu().numpy()
+
+
 @torch.inference_mode()
 def descriptors(
     network: VGGT | MegaLoc,
@@ -47,6 +69,7 @@ def descriptors(
     *,
     vocabulary: Vocabulary | None = None,
     progress: bool = False,
+    executor: Executor | None = None,
 ) -> np.ndarray:
     """(S, D) float32 unit descriptors; the higher a cosine, the likelier two views see one place.
 
@@ -60,6 +83,7 @@ def descriptors(
         vocabulary: for tokens, from ``fit_vocabulary`` on other views, so that descriptors of views
             that come later compare with theirs; fitted on ``views`` when None.
         progress: show a bar on standard error for work over two seconds.
+        executor: who describes; this process when None.
 
     Raises:
         InputError: no views, or for tokens views that are no multiple of the patch size.
@@ -67,33 +91,25 @@ def descriptors(
     """
     if not len(views):
         raise InputError("no views to describe")
-    parts: list[np.ndarray] = []
+    chunk, words = MEGALOC_CHUNK, None
+    if not isinstance(network, MegaLoc):
+        patch, (height, width) = network.config.patch_size, views.size
+        if height % patch or width % patch:
+            raise InputError(
+                f"views of {height}x{width} are no multiple of the patch size {patch}; "
+                "read them with read_views"
+            )
+        chunk = memory.aggregator_chunk(network.config, height, width)
+        words = vocabulary or fit_vocabulary(network, views, chunk)
+    parts: dict[int, np.ndarray] = {}
+    items = ((start, views[start : start + chunk]) for start in range(0, len(views), chunk))
     with tqdm(
         total=len(views), desc="describe", unit="view", delay=2, leave=False, disable=not progress
     ) as bar:
-
-        def keep(part: torch.Tensor) -> None:
-            parts.append(part.float().cpu().numpy())
-            bar.update(len(part))
-
-        if isinstance(network, MegaLoc):
-            device = next(network.parameters()).device
-            for start in range(0, len(views), MEGALOC_CHUNK):
-                keep(network(_shown(views[start : start + MEGALOC_CHUNK]).to(device)))
-        else:
-            patch, (height, width) = network.config.patch_size, views.size
-            if height % patch or width % patch:
-                raise InputError(
-                    f"views of {height}x{width} are no multiple of the patch size {patch}; "
-                    "read them with read_views"
-                )
-            chunk = memory.aggregator_chunk(network.config, height, width)
-            words = vocabulary or fit_vocabulary(network, views, chunk)
-            shown = torch.from_numpy(patches_shown(views, patch))
-            for start in range(0, len(views), chunk):
-                tokens = encode(network, views[start : start + chunk])
-                keep(words.describe(tokens, shown[start : start + chunk].to(tokens.device)))
-    result = np.concatenate(parts)
+        for start, found in (executor or LocalExecutor()).map(Describer(network, words), items):
+            parts[start] = found
+            bar.update(len(found))
+    result = np.concatenate([parts[start] for start in sorted(parts)])
     if not np.isfinite(result).all():
         raise NumericError(
             f"the descriptors by {method(network)} are not finite: the weights are damaged, or "

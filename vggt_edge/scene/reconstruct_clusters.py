@@ -100,7 +100,7 @@ def reconstruct_clusters(
         tolerance: how far apart two clusters' ideas of a pixel's place may be, as a share of its
             depth, and count as the same.
         min_inlier_ratio: clusters of which less agrees are not tied together.
-        executor: who runs the passes; this process when None.
+        executor: who describes views and runs the passes; this process when None.
         folder: where finished passes are kept: a rerun with the same views and network resumes. A
             temporary one when None.
         percentile: see ``fuse`` for it and for ``mask_sky``, ``mask_edges``, ``max_points``, which
@@ -117,7 +117,7 @@ def reconstruct_clusters(
         raise InputError("no views to reconstruct")
     if isinstance(model, VGGT) and descriptors is None and similarity is None and not in_order:
         network = describer(model)
-        descriptors = describe(network, views, progress=progress)
+        descriptors = describe(network, views, progress=progress, executor=executor)
         threshold = SAME_PLACE[method(network)] if threshold is None else threshold
     graph = _graph(views, descriptors, similarity, in_order, threshold, neighbours)
     clustering = _cluster(graph, size, overlap, keep_outliers)
