@@ -6,6 +6,7 @@ import ctypes
 import ctypes.util
 import functools
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def pick_dtype(
     if kind == "cpu" and cpu_has_bf16():
         return torch.bfloat16
     return torch.float32
+
+
+def spare_cores() -> int:
+    """Cores that this process may use, without the one it runs on."""
+    may = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    return (len(may) if may is not None else os.cpu_count() or 1) - 1
 
 
 def available_memory(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from .types import Views
 MOST = 640 * 480
 
 
-def _truth_from_source(shape: tuple[int, int], source_size: np.ndarray) -> np.ndarray:
+def truth_from_source(shape: tuple[int, int], source_size: np.ndarray) -> np.ndarray:
     """(3, 3): source pixels to pixels of a depth map of the same field of view, edges to edges."""
     scale_v, scale_u = np.array(shape) / source_size
     return np.array(
@@ -27,7 +27,7 @@ def _truth_from_source(shape: tuple[int, int], source_size: np.ndarray) -> np.nd
 
 def truth_from_view(views: Views, index: int, shape: tuple[int, int]) -> np.ndarray:
     """(3, 3): pixels of a view to pixels of its true depth map of (h, w) ``shape``."""
-    return _truth_from_source(shape, views.source_sizes[index]) @ views.source_from_view[index]
+    return truth_from_source(shape, views.source_sizes[index]) @ views.source_from_view[index]
 
 
 def _apply(matrix: np.ndarray, column: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, ...]:

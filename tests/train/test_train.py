@@ -18,8 +18,9 @@ from vggt_edge.train.curves import plot
 from vggt_edge.train.export import export
 from vggt_edge.train.feed import Feed, photograph
 from vggt_edge.train.initialize import initialize
-from vggt_edge.train.loop import TrainConfig, Trainer, learning_rate, run
+from vggt_edge.train.loop import run
 from vggt_edge.train.losses import CONFIDENCE_ALPHA, balanced_gradients, losses
+from vggt_edge.train.trainer import TrainConfig, Trainer, learning_rate
 from vggt_edge.train.validate import validate
 from vggt_edge.weights import load
 from vggt_edge.worlds import render
@@ -153,13 +154,13 @@ def test_a_run_goes_on_where_its_folder_stands(tmp_path):
 
 
 def test_a_checkpoint_goes_on_bit_for_bit(tmp_path):
-    worlds = [photograph(make_trainer().plan(step)) for step in range(3)]
+    batches = [make_batch(photograph(make_trainer().plan(step))) for step in range(3)]
     a, b = make_trainer(), make_trainer()
     for step in range(2):
-        a.train_step(worlds[step])
+        a.train_step([batches[step]])
     b.load_state(torch.load(_saved(a, tmp_path), weights_only=True))
-    a.train_step(worlds[2])
-    b.train_step(worlds[2])
+    a.train_step([batches[2]])
+    b.train_step([batches[2]])
     for name, tensor in a.state()["mean"].items():
         assert torch.equal(tensor, b.state()["mean"][name]), name
     assert a.norms == b.norms
@@ -193,11 +194,11 @@ def test_another_networks_checkpoint_is_refused(tmp_path):
 
 def test_one_batch_is_learned():
     trainer = make_trainer(learning_rate=3e-3)
-    world = photograph(trainer.plan(3))
-    first = trainer.train_step(world)
+    batch = make_batch(photograph(trainer.plan(3)))
+    first = trainer.train_step([batch])
     trainer.step = 1
     for _ in range(30):
-        last = trainer.train_step(world)
+        last = trainer.train_step([batch])
         trainer.step = 1
     assert last["depth"] < 0.7 * first["depth"]
     assert last["camera"] < 0.7 * first["camera"]
@@ -215,5 +216,5 @@ def test_worlds_rendered_ahead_are_the_same():
     trainer = make_trainer()
     with Feed(trainer.plan, torch.device("cpu"), workers=1) as feed:
         for step in range(3):
-            ours, direct = feed.get(step), photograph(trainer.plan(step))
+            ours, direct = feed.get(step), make_batch(photograph(trainer.plan(step)))
             assert all(torch.equal(a, b) for a, b in zip(ours, direct, strict=True))

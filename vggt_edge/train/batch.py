@@ -21,6 +21,7 @@ class Batch(NamedTuple):
     scale   (B,) metres per unit: mean distance of all valid points from the first camera.
     camera_from_first  (B, S, 3, 4) extrinsics, divided by the scale.
     intrinsics         (B, S, 3, 3) in pixels.
+    weight  (B, S, H, W) of the pixels' errors; 0 where not valid.
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     scale: Tensor
     camera_from_first: Tensor
     intrinsics: Tensor
+    weight: Tensor
 
 
 def quaternion_from_matrix(rotation: Tensor) -> Tensor:
@@ -70,8 +72,13 @@ def regroup(world: WorldBatch, groups: int) -> WorldBatch:
     return WorldBatch(*(t.unflatten(1, (groups, -1)).flatten(0, 1) for t in world))
 
 
-def make_batch(world: WorldBatch) -> Batch:
-    """Normalise a rendered batch; a scene of nothing but sky keeps its scale."""
+def make_batch(world: WorldBatch, weight: Tensor | None = None) -> Batch:
+    """Normalise a batch of views; a scene of nothing but sky keeps its scale.
+
+    Args:
+        world: the views.
+        weight: (B, S, H, W) of valid pixels' errors, about 1 on average; 1 when None.
+    """
     extrinsics = world.camera_from_world
     # camera-from-first = camera-from-world composed with world-from-first
     first_r, first_t = extrinsics[:, :1, :, :3], extrinsics[:, :1, :, 3:]
@@ -106,4 +113,5 @@ def make_batch(world: WorldBatch) -> Batch:
         scale=scale,
         camera_from_first=torch.cat([rotation, shift], dim=-1),
         intrinsics=world.intrinsics.clone(),
+        weight=world.valid * (1.0 if weight is None else weight),
     )

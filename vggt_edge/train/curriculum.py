@@ -50,7 +50,8 @@ class Draw:
     """The shape of one step's batch.
 
     Building a world costs as much as photographing it several times, so a world serves ``groups``
-    sets of ``views`` views each, taken one after the other on its path.
+    sets of ``views`` views each, taken one after the other on its path. ``kinds`` are the kinds of
+    worlds drawn from, all when None; ``source`` names what is photographed.
     """
 
     seed: int
@@ -61,6 +62,8 @@ class Draw:
     width: int
     overlap: float
     camera: float
+    kinds: tuple[str, ...] | None = None
+    source: str = "worlds"
 
 
 def stage_at(step: int, curriculum: tuple[Stage, ...] = CURRICULUM) -> Stage:
@@ -78,16 +81,19 @@ def draw(
     seed: int,
     scale: float = 1.0,
     curriculum: tuple[Stage, ...] = CURRICULUM,
+    part: int = 0,
 ) -> Draw:
-    """The batch of one step, a pure function of (step, seed), which makes resuming exact.
+    """A batch of one step, a pure function of (step, part, seed), which makes resuming exact.
 
     Args:
         step: optimiser step.
         patch: sizes are multiples of it.
         seed: of the run.
         scale: factor on the stage's budget.
+        curriculum: the stages.
+        part: which of the batches whose gradients the step accumulates.
     """
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng([seed, step, part])
     stage = stage_at(step, curriculum)
     pixels = int(rng.choice(stage.pixels))
     aspect = float(rng.choice(ASPECTS))

@@ -22,24 +22,25 @@ REFINEMENT_DISCOUNT = 0.6
 MAX_CONFIDENCE_LOG = 20.0
 
 
-def _masked_mean(value: Tensor, mask: Tensor) -> Tensor:
-    return (value * mask).sum() / mask.sum().clamp(min=1)
+def _weighted_mean(value: Tensor, weight: Tensor) -> Tensor:
+    return (value * weight).sum() / weight.sum().clamp(min=1)
 
 
-def confident_mean(error: Tensor, confidence: Tensor, valid: Tensor) -> Tensor:
-    """Mean of confidence-weighted errors, less what the confidence is worth."""
+def confident_mean(error: Tensor, confidence: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of confidence-weighted errors, less what the confidence is worth."""
     worth = confidence.log().clamp(max=MAX_CONFIDENCE_LOG)
-    return _masked_mean(error * confidence - CONFIDENCE_ALPHA * worth, valid)
+    return _weighted_mean(error * confidence - CONFIDENCE_ALPHA * worth, weight)
 
 
-def _gradient(error: Tensor, weight: Tensor, valid: Tensor) -> Tensor:
+def _gradient(error: Tensor, confidence: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean of |difference of neighbouring errors|, rows and columns; (..., H, W, C)."""
     across = (error[..., :, 1:, :] - error[..., :, :-1, :]).abs().sum(-1)
     down = (error[..., 1:, :, :] - error[..., :-1, :, :]).abs().sum(-1)
-    across_ok = valid[..., :, 1:] & valid[..., :, :-1]
-    down_ok = valid[..., 1:, :] & valid[..., :-1, :]
-    return _masked_mean(across * weight[..., :, 1:], across_ok) + _masked_mean(
-        down * weight[..., 1:, :], down_ok
+    # A pair counts as its lesser half: not at all where one is not valid.
+    across_weight = torch.minimum(weight[..., :, 1:], weight[..., :, :-1])
+    down_weight = torch.minimum(weight[..., 1:, :], weight[..., :-1, :])
+    return _weighted_mean(across * confidence[..., :, 1:], across_weight) + _weighted_mean(
+        down * confidence[..., 1:, :], down_weight
     )
 
 
@@ -47,15 +48,15 @@ def depth_loss(depth: Tensor, confidence: Tensor, batch: Batch) -> Tensor:
     """Confidence-weighted log-depth error of (B, S, H, W, 1) depth, with its gradient term."""
     truth = batch.depth.clamp(min=1e-4).log()
     error = (depth.squeeze(-1).clamp(min=1e-6).log() - truth) * batch.valid
-    gradient = _gradient(error[..., None], confidence, batch.valid)
-    return confident_mean(error.abs(), confidence, batch.valid) + gradient
+    gradient = _gradient(error[..., None], confidence, batch.weight)
+    return confident_mean(error.abs(), confidence, batch.weight) + gradient
 
 
 def point_loss(points: Tensor, confidence: Tensor, batch: Batch) -> Tensor:
     """Confidence-weighted error of (B, S, H, W, 3) points, with its gradient term."""
     error = (points - batch.points) * batch.valid[..., None]
-    gradient = _gradient(error, confidence, batch.valid)
-    return confident_mean(error.norm(dim=-1), confidence, batch.valid) + gradient
+    gradient = _gradient(error, confidence, batch.weight)
+    return confident_mean(error.norm(dim=-1), confidence, batch.weight) + gradient
 
 
 def camera_loss(poses: Sequence[Tensor], batch: Batch) -> Tensor:

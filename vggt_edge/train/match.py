@@ -169,4 +169,4 @@ class Teacher(nn.Module):
         truth = patch_centers(batch.points, self.patch)
         valid = patch_centers(batch.valid, self.patch)
         error = ((answer[..., :3] - truth) * valid[..., None]).norm(dim=-1)
-        return confident_mean(error, confidence, valid)
+        return confident_mean(error, confidence, patch_centers(batch.weight, self.patch))

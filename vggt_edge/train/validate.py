@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -37,16 +38,22 @@ class Score:
 
 @torch.inference_mode()
 def validate(
-    model: VGGT, scenes: int = 24, views: int = 4, size: int = 112, overlap: float = 0.7
+    model: VGGT,
+    scenes: int = 24,
+    views: int = 4,
+    size: int = 112,
+    overlap: float = 0.7,
+    kinds: Sequence[str] = KINDS,
 ) -> Score:
     """Score a model beside the constant-depth, identity-pose baseline.
 
     Args:
         model: with camera and depth heads, on any device.
-        scenes: how many, spread evenly over all kinds of worlds.
+        scenes: how many, spread evenly over the kinds of worlds.
         views: per scene.
         size: height and width of the views.
         overlap: of consecutive views.
+        kinds: of worlds.
     """
     device = next(model.parameters()).device
     rows = []
@@ -57,7 +64,7 @@ def validate(
             views,
             size,
             size,
-            kinds=(KINDS[index % len(KINDS)],),
+            kinds=(kinds[index % len(kinds)],),
             overlap=overlap,
             device=device,
         )

@@ -6,8 +6,8 @@ one scene. Everything is drawn from the seed: no file is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,11 @@ from ..errors import InputError
 from . import indoor, objects, outdoor
 from .builder import Builder
 from .camera_effects import photograph
+from .lighting import Lights
 from .paths import Cameras, sample_views, sample_walk
 from .render import develop, pack_grid, pack_lights, pack_solids, picture
+from .shapes import Solids
+from .tiles import Grid
 
 _MAKERS = {
     "room": (indoor.room, 0.34),
@@ -78,31 +81,65 @@ def _camera_seeds(rng: np.random.Generator, views: int) -> tuple[list[int], list
     return own, (own if rng.random() < 0.15 else [own[0]] * views)
 
 
-def _photograph(
+class Built(NamedTuple):
+    """Some scenes and their cameras, ready to be photographed together.
+
+    Fields
+        grid     the views, flat.
+        solids   of the scenes.
+        lights   of the scenes.
+        seeds    of views and of their cameras, for the effects of a camera; None without these.
+    """
+
+    grid: Grid
+    solids: Solids
+    lights: Lights
+    seeds: tuple[list[int], list[int]] | None
+
+    def map(self, change: Callable[[Any], Any], kind: type) -> Built:
+        """The same with ``change`` applied to all values of a ``kind``: tensors or arrays."""
+
+        def each(part: tuple[Any, ...]) -> list[Any]:
+            return [change(value) if isinstance(value, kind) else value for value in part]
+
+        return Built(
+            Grid._make(each(self.grid)),
+            Solids._make(each(self.solids)),
+            Lights._make(each(self.lights)),
+            self.seeds,
+        )
+
+
+def _pack(
     builders: Sequence[Builder],
     cameras: Sequence[Cameras],
     height: int,
     width: int,
-    device: torch.device,
-    seeds: tuple[Sequence[int], Sequence[int]] | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    seeds: tuple[list[int], list[int]] | None,
+) -> Built:
+    cpu = torch.device("cpu")
+    grid = pack_grid(cameras, height, width, cpu)
+    return Built(grid, pack_solids(builders, cpu), pack_lights(builders, cpu), seeds)
+
+
+def _photograph(built: Built, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Pictures, depth, intrinsics and camera_from_world of all views, flat."""
-    grid = pack_grid(cameras, height, width, device)
-    solids, lights = pack_solids(builders, device), pack_lights(builders, device)
+    grid, solids, lights, seeds = built.map(lambda value: value.to(device), Tensor)
     step = _VIEWS_AT_ONCE.get(device.type, _VIEWS_OF_A_GPU)
     parts = [
         picture(grid.views(start, start + step), solids, lights)
         for start in range(0, len(grid.scene), step)
     ]
     radiance, depth = (torch.cat(column) for column in zip(*parts, strict=True))
-    images = develop(radiance, depth, grid.scene, len(builders))
+    images = develop(radiance, depth, grid.scene, len(lights.seed))
     if seeds is not None:
         images = photograph(images, *seeds)
     rotation = grid.rotation.transpose(1, 2)
     pose = torch.cat([rotation, -(rotation @ grid.center[..., None])], -1)
     intrinsics = torch.zeros(len(pose), 3, 3, device=device)
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = grid.focal
-    intrinsics[:, 0, 2], intrinsics[:, 1, 2], intrinsics[:, 2, 2] = width / 2, height / 2, 1.0
+    intrinsics[:, 0, 2], intrinsics[:, 1, 2] = grid.width / 2, grid.height / 2
+    intrinsics[:, 2, 2] = 1.0
     return images, depth, intrinsics, pose
 
 
@@ -138,29 +175,62 @@ def render(
     Raises:
         InputError: for an unknown kind, or an overlap outside (0, 1].
     """
+    device = torch.device(device)
+    built = build(
+        seed,
+        scenes,
+        views,
+        height,
+        width,
+        kinds=kinds,
+        overlap=overlap,
+        device=device,
+        augment=augment,
+        first=first,
+    )
+    return shoot(built, scenes, views, device)
+
+
+def build(
+    seed: int,
+    scenes: int,
+    views: int,
+    height: int,
+    width: int,
+    *,
+    kinds: Sequence[str] | None = None,
+    overlap: float = 0.7,
+    device: str | torch.device = "cpu",
+    augment: bool = True,
+    first: int = 0,
+) -> list[Built]:
+    """The half of ``render`` that always runs on the CPU, on one core.
+
+    Arguments and errors are those of ``render``; on ``device`` nothing is put, it decides how many
+    scenes are put together.
+    """
     if not 0 < overlap <= 1:
         raise InputError(f"overlap must be in (0, 1], got {overlap}")
-    device = torch.device(device)
-    chunk = 1 if device.type in _VIEWS_AT_ONCE else max(_VIEWS_OF_A_GPU // views, 1)
+    on_cpu = torch.device(device).type in _VIEWS_AT_ONCE
+    chunk = 1 if on_cpu else max(_VIEWS_OF_A_GPU // views, 1)
     parts = []
+    for start in range(first, first + scenes, chunk):
+        indices = range(start, min(start + chunk, first + scenes))
+        pairs = [_scene(seed, i, kinds) for i in indices]
+        cameras = [sample_views(b, rng, views, overlap) for b, rng in pairs]
+        drawn = [_camera_seeds(rng, views) for _, rng in pairs]
+        seeds = [s for own, _ in drawn for s in own], [s for _, owner in drawn for s in owner]
+        builders = [b for b, _ in pairs]
+        parts.append(_pack(builders, cameras, height, width, seeds if augment else None))
+    return parts
+
+
+def shoot(
+    built: Sequence[Built], scenes: int, views: int, device: str | torch.device
+) -> WorldBatch:
+    """The half of ``render`` that runs on ``device``: photograph what ``build`` has built."""
     with torch.inference_mode():
-        for start in range(first, first + scenes, chunk):
-            indices = range(start, min(start + chunk, first + scenes))
-            pairs = [_scene(seed, i, kinds) for i in indices]
-            cameras = [sample_views(b, rng, views, overlap) for b, rng in pairs]
-            drawn = [_camera_seeds(rng, views) for _, rng in pairs]
-            seeds = [s for own, _ in drawn for s in own], [s for _, owner in drawn for s in owner]
-            parts.append(
-                _photograph(
-                    [b for b, _ in pairs],
-                    cameras,
-                    height,
-                    width,
-                    device,
-                    seeds if augment else None,
-                )
-            )
-        return _batch(parts, scenes, views)
+        return _batch([_photograph(part, torch.device(device)) for part in built], scenes, views)
 
 
 def walk(
@@ -188,8 +258,8 @@ def walk(
     cameras = sample_walk(builder, rng, views, stride)
     seeds = _camera_seeds(rng, views) if augment else None
     with torch.inference_mode():
-        part = _photograph([builder], [cameras], height, width, torch.device(device), seeds)
-        return _batch([part], 1, views)
+        built = _pack([builder], [cameras], height, width, seeds)
+        return _batch([_photograph(built, torch.device(device))], 1, views)
 
 
 def _batch(

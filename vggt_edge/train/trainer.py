@@ -1,0 +1,247 @@
+"""Network, running mean, optimiser and step counter: what a run trains, a step at a time."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import NumericError
+from ..model.aggregator import Tap
+from ..model.vggt import VGGT
+from ..worlds import KINDS
+from .batch import Batch
+from .curriculum import CURRICULUM, Draw, Stage, draw, stage_at
+from .feed import Source
+from .losses import balanced_gradients, losses
+from .match import Teacher
+
+# Norms of the gradients at the trunk, beside the camera's, which the curriculum sets.
+SHARES = {"depth": 1.0, "point": 0.7, "match": 1.0}
+# Kinds of worlds that training never shows, so that they can be scored as unseen.
+HELD_OUT = ("terrace",)
+TRAINED_KINDS = tuple(kind for kind in KINDS if kind not in HELD_OUT)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Dials of a run.
+
+    Fields
+        steps            optimiser steps in all; the learning rate decays over the last ``decay``.
+        batch            factor on the curriculum's pixels per step.
+        learning_rate    peak, reached after ``warmup`` steps and then held (WSD schedule).
+        ema              decay of the running mean of the weights, which is what is shipped.
+        every            steps between validations and checkpoints.
+        accumulate       batches whose mean gradient makes a step; each is drawn on its own.
+        kinds            of worlds to draw from. None: of a resumed run those it began with, else
+                         all but ``HELD_OUT``.
+        data             share of the batches that is drawn from the source "data".
+        pictures         share of the batches that is drawn from the source "pictures".
+    """
+
+    steps: int = 100_000
+    batch: float = 1.0
+    learning_rate: float = 6e-4
+    warmup: int = 300
+    decay: int = 10_000
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.999
+    every: int = 250
+    seed: int = 0
+    bf16: bool = True
+    accumulate: int = 1
+    kinds: tuple[str, ...] | None = None
+    data: float = 0.0
+    pictures: float = 0.0
+
+
+def learning_rate(step: int, config: TrainConfig, warm_from: int = 0) -> float:
+    """Warm up, stay, decay (Hu et al., MiniCPM, 2024): linear up, constant, 1 - sqrt down.
+
+    ``warm_from`` is the step at which the optimiser began with nothing remembered.
+    """
+    left = config.steps - step
+    rate = config.learning_rate
+    if left < config.decay:
+        rate *= 1 - math.sqrt(max(0.0, 1 - left / config.decay))
+    warm = step - warm_from
+    return rate * (warm + 1) / config.warmup if warm < config.warmup else rate
+
+
+def source_at(step: int, part: int, config: TrainConfig) -> str:
+    """Where a batch is drawn from; a pure function of (step, part, seed), as ``draw`` is."""
+    if not config.data and not config.pictures:
+        return "worlds"
+    chance = np.random.default_rng([config.seed, step, part, 1]).random()
+    if chance < config.data:
+        return "data"
+    return "pictures" if chance < config.data + config.pictures else "worlds"
+
+
+class Trainer:
+    """Model, its running mean, optimiser and step counter; everything a checkpoint holds.
+
+    Args:
+        model: to train, in place, on its device.
+        config: the dials.
+        curriculum: its stages.
+        sources: what batches are drawn from besides worlds, by name.
+    """
+
+    def __init__(
+        self,
+        model: VGGT,
+        config: TrainConfig,
+        curriculum: tuple[Stage, ...] = CURRICULUM,
+        sources: Mapping[str, Source] | None = None,
+    ):
+        self.model = model
+        self.config = config
+        self.curriculum = curriculum
+        self.sources = dict(sources or {})
+        self.kinds = TRAINED_KINDS if config.kinds is None else config.kinds
+        self.device = next(model.parameters()).device
+        self.step = 0
+        self.warm_from = 0
+        self.mean = copy.deepcopy(model).eval().requires_grad_(False)
+        self.teacher = Teacher(model.config).to(self.device)
+        taught = [*model.parameters(), *self.teacher.parameters()]
+        decayed = [p for p in taught if p.requires_grad and p.ndim >= 2]
+        plain = [p for p in taught if p.requires_grad and p.ndim < 2]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups,
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            eps=1e-15,  # gradients are scaled to what clipping leaves of them, which may be tiny
+            weight_decay=0.0,
+            fused=True,
+        )
+        self.norms: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on exactly."""
+        return {
+            "step": self.step,
+            "warm_from": self.warm_from,
+            "config": asdict(replace(self.config, kinds=self.kinds)),
+            "sources": {name: source.digest for name, source in self.sources.items()},
+            "model_config": self.model.config.to_dict(),
+            "model": self.model.state_dict(),
+            "mean": self.mean.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "norms": self.norms,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``; the model must be of the same config."""
+        self.step = state["step"]
+        self.warm_from = state.get("warm_from", 0)
+        self.norms = dict(state["norms"])
+        # Runs that are older than the choice drew all kinds.
+        self.kinds = tuple(state["config"].get("kinds", KINDS))
+        self.model.load_state_dict(state["model"])
+        self.mean.load_state_dict(state["mean"])
+        self.teacher.load_state_dict(state["teacher"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def backward(self, batch: Batch, shares: dict[str, float]) -> dict[str, float]:
+        """Add the gradients of one batch to what is there; returns the losses.
+
+        The heads' losses meet at the tapped tokens. There each head's gradient is scaled to its
+        share before the trunk sees it, for the raw camera gradient drowns the depth's.
+        """
+        use_bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        with use_bf16, self.teacher.watching(self.model) as seen:
+            taps = self.model.aggregator(batch.images)
+        ends = [t for tap in taps for t in tap]
+        cut = [t.detach().requires_grad_() for t in ends]
+        cut_taps = [Tap(*cut[i : i + 2]) for i in range(0, len(cut), 2)]
+        patch = self.model.config.patch_size
+        grid = (batch.images.shape[3] // patch, batch.images.shape[4] // patch)
+        with use_bf16:
+            output = self.model.decode(cut_taps, grid)
+        gradients: dict[str, list[Tensor]] = {}
+        values = {}
+        by_head = losses(output, batch)
+        points = self.teacher.point_loss(cut_taps[-1], batch)
+        by_head["point"] = by_head["point"] + points if "point" in by_head else points
+        for head, loss in by_head.items():
+            (loss * shares[head]).backward()
+            gradients[head] = [
+                torch.zeros_like(t) if t.grad is None else t.grad / shares[head] for t in cut
+            ]
+            for t in cut:
+                t.grad = None
+            self._remember(head, gradients[head])
+            values[head] = float(loss.detach())
+        pulls = balanced_gradients(gradients, self.norms, shares)
+        if batch.images.shape[1] > 1:
+            # Matching meets the trunk further down, where its gradient is scaled in the same way.
+            loss = self.teacher.match_loss(seen, batch)
+            at = torch.autograd.grad(loss, [watched.x for watched in seen], retain_graph=True)
+            self._remember("match", at)
+            values["match"] = float(loss.detach())
+            ends.append(loss)
+            pulls.append(loss.new_tensor(shares["match"] / max(self.norms["match"], 1e-12)))
+        torch.autograd.backward(ends, pulls)
+        return values
+
+    def _remember(self, head: str, gradients: Sequence[Tensor]) -> None:
+        """A running mean of the norm of a head's gradient."""
+        norm = math.sqrt(sum(float(g.float().square().sum()) for g in gradients))
+        self.norms[head] = 0.98 * self.norms.get(head, norm) + 0.02 * norm
+
+    def plan(self, index: int) -> Draw:
+        """What is drawn for a batch; the batches of all steps are counted through."""
+        step, part = divmod(index, self.config.accumulate)
+        patch, config = self.model.config.patch_size, self.config
+        plan = draw(step, patch, config.seed, config.batch, self.curriculum, part)
+        return replace(plan, kinds=self.kinds, source=source_at(step, part, config))
+
+    def train_step(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """One optimiser step on the mean gradient of the batches that belong to ``self.step``.
+
+        Raises:
+            NumericError: a gradient is not finite.
+        """
+        rate = learning_rate(self.step, self.config, self.warm_from)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        shares = {**SHARES, "camera": stage_at(self.step, self.curriculum).camera}
+        parts, images = [], 0
+        for batch in batches:
+            parts.append(self.backward(batch, shares))
+            images += batch.depth.shape[0] * batch.depth.shape[1]
+        taught = [*self.model.parameters(), *self.teacher.parameters()]
+        if len(parts) > 1:
+            torch._foreach_mul_([p.grad for p in taught if p.grad is not None], 1 / len(parts))
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if not math.isfinite(float(norm)):
+            raise NumericError(f"the gradient of step {self.step} is not finite")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # A short run needs a shorter memory than a long one.
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, live in zip(self.mean.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(live, 1 - decay)
+        self.step += 1
+        values = {}
+        for name in {name: None for part in parts for name in part}:
+            found = [part[name] for part in parts if name in part]
+            values[name] = sum(found) / len(found)
+        return {**values, "norm": float(norm), "rate": rate, "images": images}
