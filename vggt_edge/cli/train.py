@@ -109,7 +109,7 @@ def command(
         float | None,
         typer.Option(
             help="Every so many minutes, write weights in half precision as files of at most "
-            "16 MiB; a folder that holds nothing else is gone on from these.",
+            "16 MB; a folder that holds nothing else is gone on from these.",
             metavar="MINUTES",
             min=0,
         ),
@@ -179,6 +179,7 @@ def command(
     trainer = Trainer(network, config, sources=sources)
     if start is not None:
         trainer.step = CURRICULUM[0].steps  # trained weights need no single views
+        trainer.warm_from = trainer.step
     seconds = None if minutes is None else 60 * minutes
     if workers is None:
         workers = 1 if target.type == "cpu" else max(1, spare_cores())

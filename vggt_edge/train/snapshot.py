@@ -1,7 +1,7 @@
 """Weights of a run as small files: what travels where a checkpoint is too large to.
 
 A snapshot holds the live weights, their running mean and the correspondence teacher in float16, cut
-into files of at most 16 MiB, and an index that is written last. The optimiser's two moments, which
+into files of at most 16 MB, and an index that is written last. The optimiser's two moments, which
 would double it, are left out: a run that goes on from a snapshot starts them at zero, as a fresh
 AdamW, and warms its learning rate up again over ``TrainConfig.warmup`` steps. Steps are drawn as
 they would have been; the weights are not those of an unbroken run, bit for bit.
@@ -27,7 +27,7 @@ from .checkpoints import check_draws
 from .trainer import Trainer
 
 INDEX = "snapshot.json"
-LIMIT = 16 << 20
+LIMIT = 16_000_000
 # Of a safetensors file: 8 bytes of length, and less than 160 for a name, shape and offsets.
 _HEAD, _PER_TENSOR = 4096, 320
 PARTS = ("model", "mean", "teacher")
