@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -225,6 +226,10 @@ def call(
         said = done.stdout + done.stderr
         if done.returncode != 0:
             lines = [line for line in said.splitlines() if line.strip()] or ["nothing was said"]
+            # Runtimes go on talking after Python's last line.
+            lines = [
+                line for line in lines if re.match(r"\w[\w.]*(Error|Exception)\b", line)
+            ] or lines
             how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
             raise ExportError(f"{worker} failed ({how}): {lines[-1].strip()[:400]}")
         outputs = {}

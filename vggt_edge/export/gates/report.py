@@ -61,7 +61,8 @@ def _cells(result: Result) -> list[str]:
         return "" if value is None else format(value, form)
 
     truth = result.measured.truth
-    losses = [f"{name} {before:.3f} > {after:.3f}" for name, (before, after) in truth.items()]
+    arrow = "\N{RIGHTWARDS ARROW}"
+    losses = [f"{n} {before:.3f} {arrow} {after:.3f}" for n, (before, after) in truth.items()]
     return [
         *cells,
         text(worst.abs_rel, ".2e"),
