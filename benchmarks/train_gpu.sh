@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The whole training of a pocket network on one data-centre GPU within 25 minutes.
 #
-# NOT YET RUN ON A GPU: none was lent when this was written. Tested on a CPU with a tiny budget,
-#   PYTHON=.venv/bin/python DEVICE=cpu TOTAL=2 BATCH=0.02 RUN=/tmp/tiny benchmarks/train_gpu.sh
-# which takes every path below but the GPU's own. On a GPU the first thing to look at is views/s in
-# the log and, in nvidia-smi, whether the GPU waits: then raise WORKERS, or BATCH.
+# NOT YET RUN ON A GPU: none was lent when this was written. Run on a CPU with a network of 32
+# channels and a budget of 0.9 minutes in two calls: both stretches, going on, the decay and the
+# copies to OUT. With pocket itself: its snapshots (4 files). What only a GPU can show is its speed:
+# look at views/s in the log and, in nvidia-smi, whether the GPU waits; then raise WORKERS or BATCH.
+# On a CPU, for the path alone:
+#   PYTHON=.venv/bin/python DEVICE=cpu TOTAL=4 BATCH=0.04 SNAPSHOT=1 RUN=runs/tiny benchmarks/train_gpu.sh
 #
 # Worlds are built by processes on the CPU, photographed on the GPU one batch ahead, and learned
 # there. A stretch at the constant rate is followed by one in which the rate decays; how many steps
@@ -79,5 +81,6 @@ fi
 
 echo "step $(cat "$RUN/step") after $(cat "$RUN/minutes") minutes$([ -f "$RUN/end" ] && echo ", to end at step $(cut -d' ' -f1 "$RUN/end")")"
 if [ -n "${OUT:-}" ]; then
+    rm -f "$OUT"/snapshot-*
     cp "$RUN"/snapshot/* "$RUN/log.jsonl" "$RUN/curves.png" "$OUT"/
 fi
