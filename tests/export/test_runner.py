@@ -119,7 +119,7 @@ def test_without_a_runtime_the_way_to_it_is_said(made, tmp_path):
 @pytest.mark.skipif(bool(importlib.util.find_spec("executorch")), reason="ExecuTorch is installed")
 def test_without_executorch_the_way_to_it_is_said(tmp_path):
     with pytest.raises(MissingExtraError, match=r"make executorch.*vggt-edge\[executorch\]"):
-        runner.ExecuTorchRunner(tmp_path / "x.pte", ("depth",))
+        runner.ExecuTorchRunner(tmp_path / "x.pte")
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("ai_edge_litert"), reason="make test-litert")

@@ -149,8 +149,17 @@ def _replace_folder(made: Path, path: Path) -> None:
 def _copy_files(folder: Path, exported: Exported) -> list[dict[str, Any]]:
     """The files into the folder; the stages that run them."""
     folder.mkdir()
+    # ExecuTorch's may come with its weights in a file of their own.
+    data = [_copy(file.path, folder) for file in exported.files if file.path.suffix == ".ptd"]
     stages = []
     for file in exported.files:
+        if file.path.suffix == ".ptd":
+            continue
+        if "+" in file.stage:
+            raise ExportError(
+                f"{file.path.name} has several methods ({file.stage}), which bundles do "
+                "not describe yet; export without --split"
+            )
         stage = {
             "name": file.stage,
             "file": _copy(file.path, folder),
@@ -158,17 +167,14 @@ def _copy_files(folder: Path, exported: Exported) -> list[dict[str, Any]]:
             "outputs": {key: asdict(port) for key, port in file.outputs.items()},
             "operators": dict(file.operators),
         }
-        if method := getattr(file, "method", None):  # ExecuTorch's
-            stage["method"] = method
-        if data := getattr(file, "data", None):
-            stage["data"] = _copy(Path(data), folder)
-        stages.append(stage)
+        if file.path.suffix == ".pte":
+            stage["method"] = "forward"
+        stages.append(stage | ({"data": data[0]} if data else {}))
     return stages
 
 
 def _copy(source: Path, folder: Path) -> str:
-    if not (folder / source.name).exists():  # several stages may be methods of one file
-        shutil.copyfile(source, folder / source.name)
+    shutil.copyfile(source, folder / source.name)
     return f"{folder.name}/{source.name}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,60 +11,15 @@ import torch
 from PIL import Image
 
 from .. import metrics
-from ..errors import ExportError, InputError, MissingExtraError, NumericError
+from ..errors import InputError, NumericError
 from ..predict import cameras_from_encoding
 from ..types import Cameras, Prediction, Views
 from .bundle import Bundle, read
+from .executorch import ExecuTorchRunner, as_arrays
 from .golden import as_float
 from .litert import LiteRTRunner
 
 Call = Callable[..., dict[str, np.ndarray]]
-
-
-class ExecuTorchRunner:
-    """One method of a ``.pte`` file on this machine, through XNNPACK where it was lowered to it."""
-
-    def __init__(
-        self,
-        path: Path,
-        outputs: tuple[str, ...],
-        method: str = "forward",
-        data: Path | None = None,
-    ):
-        """Load a file.
-
-        Raises:
-            MissingExtraError: without ExecuTorch.
-            ExportError: when it cannot be loaded.
-        """
-        try:
-            runtime = importlib.import_module("executorch.runtime").Runtime.get()
-        except ImportError as error:
-            purpose = "running a .pte file (in an environment of its own: `make executorch`)"
-            raise MissingExtraError("executorch", "executorch", purpose) from error
-        try:
-            self._program = runtime.load_program(path, **({"data_path": data} if data else {}))
-            self._method = self._program.load_method(method)
-        except (RuntimeError, ValueError) as error:
-            raise ExportError(f"{path} cannot be loaded: {error}") from error
-        if self._method is None:
-            raise ExportError(f"{path} has no method {method}")
-        self.outputs = outputs
-
-    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Run once on inputs in their order.
-
-        Raises:
-            ExportError: an input of another shape, or a kernel that fails.
-        """
-        # A strided tensor would be read as if it were not.
-        given = [torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values()]
-        try:
-            found = self._method.execute(given)
-        except (RuntimeError, ValueError) as error:
-            raise ExportError(f"ExecuTorch failed: {error}") from error
-        # The next run writes over the memory of this one's results.
-        return {n: v.numpy().copy() for n, v in zip(self.outputs, found, strict=True)}
 
 
 def load_stage(stage: Mapping[str, Any], folder: Path, runtime: str, threads: int = 2) -> Call:
@@ -78,8 +32,15 @@ def load_stage(stage: Mapping[str, Any], folder: Path, runtime: str, threads: in
     path = folder / stage["file"]
     if runtime == "litert":
         return LiteRTRunner(path, threads)
-    data = folder / stage["data"] if "data" in stage else None
-    return ExecuTorchRunner(path, tuple(stage["outputs"]), stage.get("method", "forward"), data)
+    weights = folder / stage["data"] if "data" in stage else None
+    program = ExecuTorchRunner(path, weights, threads)
+    method, outputs = stage.get("method", "forward"), tuple(stage["outputs"])
+
+    def call(**inputs: np.ndarray) -> dict[str, np.ndarray]:
+        given = [torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values()]
+        return dict(zip(outputs, as_arrays(program(*given, method=method)), strict=True))
+
+    return call
 
 
 def run_stages(

@@ -55,22 +55,19 @@ def on_gpu(stage: dict[str, Any], facts: dict[str, Any]) -> Call:
     both = HardwareAccelerator.GPU | HardwareAccelerator.CPU
     model = CompiledModel.from_file(stage["file"], hardware_accel=both)
     facts.setdefault("resident", {})[stage["name"]] = bool(model.is_fully_accelerated())
-    signature = next(iter(model.get_signature_list()))
+    names = model.get_signature_by_index(0)
+    given, found = model.create_input_buffers(0), model.create_output_buffers(0)
 
     def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        given = {}
-        for name, value in inputs.items():
-            given[name] = model.create_input_buffer_by_name(signature, name)
-            given[name].write(value)
-        ports = stage["outputs"]
-        found = {name: model.create_output_buffer_by_name(signature, name) for name in ports}
-        model.run_by_name(signature, given, found)
-        return {
-            name: np.array(
-                buffer.read(int(np.prod(ports[name]["shape"])), np.dtype(ports[name]["dtype"]))
-            ).reshape(ports[name]["shape"])
-            for name, buffer in found.items()
-        }
+        for name, buffer in zip(names["inputs"], given, strict=True):
+            buffer.write(inputs[name])
+        model.run_by_index(0, given, found)
+        results = {}
+        for name, buffer in zip(names["outputs"], found, strict=True):
+            port = stage["outputs"][name]
+            stored = buffer.read(int(np.prod(port["shape"])), np.dtype(port["dtype"]).type)
+            results[name] = np.array(stored).reshape(port["shape"])
+        return results
 
     return call
 
