@@ -11,8 +11,8 @@ from .report import JsonOption, finish, on_terminal, size_text
 
 RECIPE_HELP = (
     "Precision: float32, fp16, int8, int4, int8-weights, int4-weights, int8-hadamard, "
-    "int4-hadamard, w8a8-static or w8a16-static; or one of compress, such as w4a8-g64. By default "
-    "the target's first."
+    "int4-hadamard, w8a8-static or w8a16-static; executorch has float32, int8, int4 and "
+    "int8-static; or one of compress, such as w4a8-g64. By default the target's first."
 )
 
 
@@ -25,7 +25,10 @@ def command(
         ),
     ] = "pocket",
     target: Annotated[
-        str, typer.Option(help="litert (CPU), litert-gpu or litert-npu.", metavar="TARGET")
+        str,
+        typer.Option(
+            help="litert (CPU), litert-gpu, litert-npu or executorch (CPU).", metavar="TARGET"
+        ),
     ] = "litert",
     views: Annotated[
         int, typer.Option(help="Pictures in one input; fixed.", metavar="N", min=1)
@@ -54,7 +57,16 @@ def command(
         ),
     ] = None,
     split: Annotated[
-        bool, typer.Option("--split", help="Write encoder, trunk and heads as files of their own.")
+        bool,
+        typer.Option(
+            "--split",
+            help="Write encoder, trunk and heads as files of their own; for executorch as methods "
+            "of one program.",
+        ),
+    ] = False,
+    external_weights: Annotated[
+        bool,
+        typer.Option("--external-weights", help="executorch: write the weights into a .ptd."),
     ] = False,
     bundle: Annotated[
         Path | None,
@@ -72,10 +84,12 @@ def command(
     """Turn a network into files for a phone.
 
     The network is rewritten for the target, proven equal, converted, quantized, run on this machine
-    and compared again. Input: float32 in [0, 1], RGB, (views, height, width, 3), first view first.
+    and compared again. Input: float32 in [0, 1], RGB, (views, height, width, 3), or for
+    executorch (views, 3, height, width), first view first.
     """
     from ..errors import InputError
-    from ..export import bundle_write, export, golden, litert
+    from ..export import bundle_write, export, golden
+    from ..export.backend import backend_of, check
     from ..export.run import CALIBRATION_SETS
     from ..export.shape import HEAD_OF, Shape, check_outputs
     from ..export.targets import find_target
@@ -96,9 +110,8 @@ def command(
     shape.check(config)
     wanted = check_outputs([name.strip() for name in outputs.split(",")], config)
     goal = find_target(target)
-    precision = goal.check_recipe(recipe or goal.recipes[0])
-    litert.check_recipe(precision, calibration is not None)
-    litert.require_packages()
+    precision = check(goal, recipe, calibration is not None, exceptions, external_weights).name
+    backend_of(goal).require_packages()
     keep_heap()
     pictures = None
     if calibration is not None:
@@ -129,6 +142,7 @@ def command(
         exceptions=exceptions,
         calibration=pictures,
         split=split,
+        external_weights=external_weights,
         notify=notify if on_terminal() else None,
     )
     if bundle is not None and known is not None:

@@ -6,6 +6,7 @@ in torch, before they are lowered.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,51 +166,43 @@ def precision_of(path: str, layer: nn.Linear, rules: Sequence[Rule]) -> Rule | N
     return found
 
 
-def quantize_linears(module: nn.Module, recipe: ExecuTorchRecipe) -> None:
-    """Make linears integer in place, by the recipe's rules.
+def quantize_linears(module: nn.Module, recipe: ExecuTorchRecipe, prefix: str = "") -> None:
+    """Make linears integer in place, by the recipe's rules; ``prefix`` is the module's own path.
 
     XNNPACK's kernels: weights symmetric, a scale for each output or group of inputs; activations
     asymmetric int8, a scale for each token (torchao's Int8DynamicActivationIntxWeightConfig).
     """
-    from torchao.quantization import (
-        Int8DynamicActivationIntxWeightConfig,
-        quantize_,
-    )
-    from torchao.quantization.granularity import PerAxis, PerGroup
-
+    torchao = importlib.import_module("torchao.quantization")
+    granularity = importlib.import_module("torchao.quantization.granularity")
     chosen: dict[tuple[int, int | None], set[str]] = {}
     for path, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
-            rule = precision_of(path, layer, recipe.rules)
+            rule = precision_of(f"{prefix}.{path}".lstrip("."), layer, recipe.rules)
             if rule is not None and rule.bits is not None:
                 chosen.setdefault((rule.bits, rule.group), set()).add(path)
     for (bits, group), paths in chosen.items():
-        config = Int8DynamicActivationIntxWeightConfig(
-            weight_dtype=torch.int8 if bits == 8 else torch.int4,
-            weight_granularity=PerAxis(0) if group is None else PerGroup(group),
+        by_group = granularity.PerGroup(group) if group else granularity.PerAxis(0)
+        config = torchao.Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=getattr(torch, f"int{bits}"), weight_granularity=by_group
         )
 
         def wanted(_: nn.Module, path: str, paths: set[str] = paths) -> bool:
             return path in paths
 
-        quantize_(module, config, filter_fn=wanted)
+        torchao.quantize_(module, config, filter_fn=wanted)
 
 
 def quantize_convolutions(
     module: nn.Module, samples: Sequence[tuple[Tensor, ...]]
 ) -> torch.fx.GraphModule:
     """A module whose convolutions take and give int8, of ranges seen on samples (PT2E)."""
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    config = get_symmetric_quantization_config(is_per_channel=True)
-    quantizer = XNNPACKQuantizer()
+    xnnpack = importlib.import_module("executorch.backends.xnnpack.quantizer.xnnpack_quantizer")
+    pt2e = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+    quantizer = xnnpack.XNNPACKQuantizer()
     quantizer.set_operator_type(torch.ops.aten.conv2d.default, config)
     graph: Any = torch.export.export(module, samples[0]).module()
-    prepared = prepare_pt2e(graph, quantizer)
+    prepared = pt2e.prepare_pt2e(graph, quantizer)
     for inputs in samples:
         prepared(*inputs)
-    return convert_pt2e(prepared)
+    return pt2e.convert_pt2e(prepared)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ from ..errors import ExportError, InputError
 from ..files import check_writable, replacing
 from ..model.vggt import VGGT
 from ..types import Views
-from . import lint, litert, stages
-from .litert_recipes import LiteRTRecipe, quantizer_rules
+from . import executorch_program, lint, litert, stages
+from .backend import backend_of, check
+from .executorch_recipes import ExecuTorchRecipe
+from .litert_recipes import LiteRTRecipe
 from .module import Agreement, TensorModule, as_tuple, compare, example_images, validate
 from .reauthor import reauthor
 from .shape import Shape, check_outputs
@@ -185,6 +187,7 @@ def export(
     exceptions: Mapping[str, str] | None = None,
     calibration: Views | None = None,
     split: bool = False,
+    external_weights: bool = False,
     notify: Callable[[str], None] | None = None,
 ) -> Exported:
     """Turn a network into files a phone runs, each proven on this machine against the network.
@@ -201,8 +204,9 @@ def export(
         name: what the files' names begin with.
         exceptions: layer path (``*`` for any part) to the recipe that layer gets instead.
         calibration: pictures like those the network will see, for recipes that measure ranges.
-        split: write encoder, trunk and heads as files of their own; done in any case where the
-            target's graphs cannot hold the whole.
+        split: write encoder, trunk and heads as files of their own, or as methods of one ExecuTorch
+            program; done in any case where the target's graphs cannot hold the whole.
+        external_weights: ExecuTorch's weights in a ``.ptd`` beside the ``.pte``.
         notify: receives the name of each step as it begins.
 
     Raises:
@@ -215,11 +219,9 @@ def export(
     shape = Shape(views, *size)
     shape.check(model.config)
     wanted_names = check_outputs(outputs, model.config)
-    chosen = litert.check_recipe(
-        goal.check_recipe(recipe or goal.recipes[0]), calibration is not None
-    )
-    quantizer_rules(chosen, exceptions)
-    litert.require_packages()
+    chosen = check(goal, recipe, calibration is not None, exceptions, external_weights)
+    backend = backend_of(goal)
+    backend.require_packages()
     out = Path(out)
     check_writable(out)
     measured = None if calibration is None else fit(calibration, shape)
@@ -255,43 +257,45 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     label = re.sub(r"[^\w.-]+", "_", chosen.name)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as scratch:
-        made = []
-        for stage in plan:
-            suffix = "" if len(plan) == 1 else f"-{stage.name}"
-            final = out / f"{name}-{shape}-{label}{suffix}.tflite"
-            inputs = {key: values[key] for key in stage.inputs}
-            clock.start("convert")
-            path = litert.convert(
-                stage.module, inputs, stage.outputs, Path(scratch) / f"float{suffix}.tflite"
+        folder, base = Path(scratch), f"{name}-{shape}-{label}"
+        if isinstance(chosen, ExecuTorchRecipe):
+            if measured is not None and not goal.form.channels_last:
+                measured = np.ascontiguousarray(measured.transpose(0, 1, 4, 2, 3))
+            sets = () if measured is None else measured
+            samples = [_example_inputs(plan, torch.from_numpy(images)) for images in sets]
+            weights = folder / f"{base}.ptd" if external_weights else None
+            runnable = executorch_program.build(
+                plan, chosen, values, samples, folder / f"{base}.pte", weights, clock.start
             )
-            if chosen.rules or exceptions:
-                clock.start("quantize")
-                samples = _samples(plan, stage, measured)
-                path = litert.quantize(
-                    path,
-                    Path(scratch) / final.name,
-                    chosen.name,
-                    exceptions=exceptions,
-                    inputs=samples,
-                )
-            made.append((stage, path, final))
-        clock.start("run")
-        found = run_files([(stage, path) for stage, path, _ in made], given.numpy())
+            clock.start("run")
+            found = runnable.run(given)
+            label = "+".join(stage.name for stage in plan)
+            built = [_Built(runnable.path, label, *runnable.ports(), runnable.operators())]
+            built += [_Built(path, "weights", {}, {}, {}) for path in [weights] if path]
+        else:
+            made = _litert(plan, chosen, exceptions, values, measured, folder, base, clock)
+            clock.start("run")
+            found = run_files(made, given.numpy())
+            built = []
+            for stage, path in made:
+                runner = litert.LiteRTRunner(path)
+                ports = runner.inputs, runner.outputs
+                built.append(_Built(path, stage.name, *ports, runner.operators()))
         artefact = _check_artefact(chosen.name, wanted_names, found, wanted)
         files = []
-        for stage, path, final in made:
-            runner = litert.LiteRTRunner(path)
+        for item in built:
+            final = out / item.path.name
             with replacing(final) as temporary:
-                path.replace(temporary)
+                item.path.replace(temporary)
             files.append(
                 ExportedFile(
                     final,
-                    stage.name,
+                    item.stage,
                     final.stat().st_size,
                     _digest(final),
-                    runner.inputs,
-                    runner.outputs,
-                    runner.operators(),
+                    item.inputs,
+                    item.outputs,
+                    item.operators,
                 )
             )
         clock.start("")
@@ -306,11 +310,50 @@ def export(
         artefact,
         tuple(dict.fromkeys(warnings)),
         clock.seconds,
-        litert.versions(),
+        backend.versions(),
     )
 
 
-def _plan(rewritten: Any, goal: Target, recipe: LiteRTRecipe, split: bool) -> list[Stage]:
+class _Built(NamedTuple):
+    """A file in the scratch folder, under its final name."""
+
+    path: Path
+    stage: str
+    inputs: Mapping[str, litert.Port]
+    outputs: Mapping[str, litert.Port]
+    operators: Mapping[str, int]
+
+
+def _litert(
+    plan: Sequence[Stage],
+    recipe: LiteRTRecipe,
+    exceptions: Mapping[str, str] | None,
+    values: Mapping[str, Tensor],
+    measured: np.ndarray | None,
+    folder: Path,
+    base: str,
+    clock: _Clock,
+) -> list[tuple[Stage, Path]]:
+    made = []
+    for stage in plan:
+        suffix = "" if len(plan) == 1 else f"-{stage.name}"
+        inputs = {key: values[key] for key in stage.inputs}
+        final = folder / f"{base}{suffix}.tflite"
+        quantized = bool(recipe.rules or exceptions)
+        clock.start("convert")
+        path = folder / f"float{suffix}.tflite" if quantized else final
+        litert.convert(stage.module, inputs, stage.outputs, path)
+        if quantized:
+            clock.start("quantize")
+            samples = _samples(plan, stage, measured)
+            litert.quantize(path, final, recipe.name, exceptions=exceptions, inputs=samples)
+        made.append((stage, final))
+    return made
+
+
+def _plan(
+    rewritten: Any, goal: Target, recipe: LiteRTRecipe | ExecuTorchRecipe, split: bool
+) -> list[Stage]:
     one = stages.whole(rewritten)
     size = stages.size_of(one[0]) * recipe.weight_bits // 32
     if split or (goal.graph_limit is not None and size > goal.graph_limit):

@@ -79,6 +79,13 @@ TARGETS = {
             ("fp16", "float32", "w8a8-static", "w8a16-static"),
             graph_limit=2**31,
         ),
+        Target(
+            "executorch",
+            "ExecuTorch on a phone's or desktop's CPU, through XNNPACK",
+            Form(mean="matmul"),
+            ("float32", "int8", "int4", "int8-static"),
+            translates=True,
+        ),
     )
 }
 
