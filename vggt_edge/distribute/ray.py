@@ -53,6 +53,7 @@ class _Task:
     number: int
     item: Any  # a reference into the object store
     losses: int = 0
+    alone: bool = False  # of a lost worker: what shares one with it would share the blame
 
 
 @dataclass(eq=False)
@@ -68,10 +69,14 @@ class _Crew:
         actor = self.make()
         self.starting[actor.version.remote()] = actor
 
-    def idlest(self) -> Any | None:
-        """A worker that can take one more task."""
-        worker = min(self.ready, key=lambda one: len(self.ready[one]), default=None)
-        return None if worker is None or len(self.ready[worker]) >= QUEUED else worker
+    def free(self, alone: bool = False) -> Any | None:
+        """The worker with least to do that can take one more task, or one that has none."""
+        able = [
+            worker
+            for worker, queue in self.ready.items()
+            if len(queue) < (1 if alone else QUEUED) and not any(task.alone for _, task in queue)
+        ]
+        return min(able, key=lambda one: len(self.ready[one]), default=None)
 
     def give(self, worker: Any, task: _Task) -> None:
         self.ready[worker].append((worker.run.remote(task.item), task))
@@ -88,6 +93,7 @@ class _Crew:
 
     def bury(self, worker: Any) -> list[_Task]:
         """Forget a lost worker; the tasks it had."""
+        self.ray.kill(worker)  # out of reach, it may live on and hold its processors
         return [task for _, task in self.ready.pop(worker)]
 
     def dismiss(self) -> None:
@@ -193,10 +199,9 @@ class RayExecutor:
             crew.hire()
         alone_since = time.monotonic()
         while True:
-            while not (exhausted and not again) and (worker := crew.idlest()) is not None:
-                if again:
-                    crew.give(worker, again.popleft())
-                    continue
+            while again and (worker := crew.free(alone=True)) is not None:
+                crew.give(worker, again.popleft())
+            while not again and not exhausted and (worker := crew.free()) is not None:
                 try:
                     item = next(items)
                 except StopIteration:
@@ -226,15 +231,19 @@ class RayExecutor:
                     raise
                 except self._ray.exceptions.RayError as error:
                     last_word = last_line(error)
-                    crew.hire()
                     if crew.starting.pop(reference, None) is not None:
                         stillborn += 1
+                        if stillborn <= self._attempts:
+                            crew.hire()
                         continue
                     worker = running[reference][0]
                     if worker not in crew.ready:
                         continue  # another of its tasks said so already
-                    first, *others = crew.bury(worker)
+                    crew.hire()
+                    first, *others = tasks = crew.bury(worker)
                     first.losses += 1
+                    for task in tasks:
+                        task.alone = True
                     logger.warning("a worker was lost, its items go to others: %s", last_word)
                     again.extend(others)
                     (given_up if first.losses >= self._attempts else again).append(first)
