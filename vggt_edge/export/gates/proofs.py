@@ -152,7 +152,7 @@ def npu_numerics(context: Context) -> Outcome:
     if context.model is None:
         raise Skip("onnxruntime needs the network as ONNX, made from its weights: give --model")
     if util.find_spec("onnx") is None or util.find_spec("onnxscript") is None:
-        raise Skip("needs onnx and onnxscript beside torch: pip install onnx onnxscript")
+        raise Skip("needs onnx and onnxscript beside torch: pip install 'vggt-edge[npu]'")
     python, variables = _npu(context)
     from .onnx_export import as_onnx
 
