@@ -50,7 +50,8 @@ def main(folder: Path) -> None:
         for name in job["outputs"]:
             results[name].append(np.array(values[name], dtype=np.float32))
     facts["milliseconds"] = spent
-    np.savez(folder / "result.npz", **{name: np.stack(v) for name, v in results.items()})
+    stacked: dict[str, Any] = {name: np.stack(v) for name, v in results.items()}
+    np.savez(folder / "result.npz", **stacked)
     (folder / "facts.json").write_text(json.dumps(facts))
 
 

@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     runtime, package = (importlib.import_module(n) for n in ("onnxruntime", "onnxruntime_qnn"))
     job = json.loads((folder / "job.json").read_text())
     images = np.load(folder / "images.npy")
-    libraries = Path(package.__file__).parent
+    libraries = Path(str(package.__file__)).parent
     runtime.register_execution_provider_library(
         "QNNExecutionProvider", str(libraries / "libonnxruntime_providers_qnn.so")
     )
@@ -49,7 +49,8 @@ def main(folder: Path) -> None:
         "device": "emulated on the host: numbers count, times do not",
         "load_seconds": loaded,
     }
-    np.savez(folder / "result.npz", **{n: np.stack(v) for n, v in results.items()})
+    stacked: dict[str, Any] = {n: np.stack(v) for n, v in results.items()}
+    np.savez(folder / "result.npz", **stacked)
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
