@@ -104,6 +104,13 @@ def _left_in_container(group: Path) -> float:
     return int(limit) - used + int(parts["inactive_file"])
 
 
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    name = ctypes.util.find_library("c") if sys.platform == "linux" else None
+    libc = ctypes.CDLL(name) if name else None
+    return libc if libc is not None and hasattr(libc, "gnu_get_libc_version") else None
+
+
 def keep_heap() -> None:
     """Let glibc keep freed memory instead of handing it back page by page.
 
@@ -111,11 +118,17 @@ def keep_heap() -> None:
     made training steps here up to eight times slower (docs/LOG.md). For programs, not for
     libraries: the setting holds for the whole process. Elsewhere than on glibc it does nothing.
     """
-    name = ctypes.util.find_library("c") if sys.platform == "linux" else None
-    libc = ctypes.CDLL(name) if name else None
-    if libc is None or not hasattr(libc, "gnu_get_libc_version"):
+    libc = _glibc()
+    if libc is None:
         return
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
     libc.mallopt(m_mmap_threshold, 1 << 30)
     libc.mallopt(m_trim_threshold, (1 << 31) - 1)
     libc.mallopt(m_top_pad, 64 << 20)
+
+
+def release_heap() -> None:
+    """Hand freed memory in the middle of glibc's heap back to the system; elsewhere do nothing."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)

@@ -12,6 +12,7 @@ from .build import library
 
 PANEL = 64  # columns of a weight panel
 WIDTH_MULTIPLE = 64  # inputs a layer must be a multiple of
+COLUMNS_AT_ONCE = 4 * PANEL  # when weights are packed
 COLUMN_MULTIPLE = 16  # outputs a layer must be a multiple of
 
 
@@ -87,6 +88,31 @@ def pack(
         bias: (columns,) or None.
         multiplier: (columns, width / group) int8 from 1, or None.
     """
+    # A few columns at a time: what is in between takes four times the codes' memory, and the heap
+    # does not shrink again below the panels that are made meanwhile.
+    parts = []
+    for start in range(0, len(codes), COLUMNS_AT_ONCE):
+        some = slice(start, start + COLUMNS_AT_ONCE)
+        own_bias = None if bias is None else bias[some]
+        own_multiplier = None if multiplier is None else multiplier[some]
+        parts.append(_pack_columns(codes[some], bits, step[some], own_bias, own_multiplier))
+    first = parts[0]
+    multipliers = [part.multiplier for part in parts if part.multiplier is not None]
+    return Panels(
+        torch.cat([part.weights for part in parts]),
+        bits,
+        torch.cat(multipliers) if multipliers else None,
+        first.group,
+        torch.cat([part.step for part in parts]),
+        torch.cat([part.sums for part in parts]),
+        torch.cat([part.bias for part in parts]),
+    )
+
+
+def _pack_columns(
+    codes: Tensor, bits: int, step: Tensor, bias: Tensor | None, multiplier: Tensor | None
+) -> Panels:
+    """``pack`` in one go."""
     columns, width = codes.shape
     full = codes.int()
     group = width

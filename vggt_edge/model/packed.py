@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..hardware import release_heap
 from ..kernels import integers
+
+RELEASE_BYTES = 64 << 20  # of weights packed before freed memory is handed back
 
 
 class PackedLayer(nn.Module):
@@ -83,6 +86,12 @@ def packed_dtypes(module: nn.Module) -> dict[str, Any]:
 
 def prepare(module: nn.Module) -> None:
     """Bring all packed layers of a network into the form their backend runs, one by one."""
+    packed = 0
     for layer in module.modules():
         if isinstance(layer, PackedLayer) and layer.backend == "avx512-vnni":
-            layer.panels()
+            packed += layer.panels().weights.nbytes
+            if packed >= RELEASE_BYTES:
+                # What was freed lies between the panels; left there it is a second copy.
+                release_heap()
+                packed = 0
+    release_heap()
