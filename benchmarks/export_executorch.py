@@ -1,0 +1,135 @@
+"""ExecuTorch programs beside torch: time and memory of making them, size, latency and deviation.
+
+    python benchmarks/export_executorch.py [MODEL] [--recipes float32 int8 int4 ...] [--scratch DIR]
+
+Runs in the environment that ``make executorch`` makes. Every program is made in a process of its
+own, so that its peak memory is its own (--scratch keeps them for the next time), then its runs take
+turns with torch float32 in one process: ratios are of runs of the same turn. Absolute times are
+those of a shared machine. Deviations are from torch float32 on the sample scene's photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import record
+import torch
+from export_litert import load, milliseconds, pictures, ratio, turns
+
+from vggt_edge.export import executorch
+from vggt_edge.export.executorch_program import Program, build
+from vggt_edge.export.executorch_recipes import check_recipe
+from vggt_edge.export.module import TensorModule, compare
+from vggt_edge.export.reauthor import reauthor
+from vggt_edge.export.shape import Shape
+from vggt_edge.export.stages import whole
+from vggt_edge.export.targets import TARGETS
+
+TARGET = TARGETS["executorch"]
+
+
+def given(shape: Shape) -> torch.Tensor:
+    """(N, V, 3, H, W) photographs."""
+    return torch.from_numpy(pictures(shape)[:4]).permute(0, 1, 4, 2, 3).contiguous()
+
+
+@torch.no_grad()
+def make(model: str, shape: Shape, recipe: str, folder: Path) -> dict:
+    """Child: make one program; what it took."""
+    rewritten = reauthor(load(model), shape, ("depth",), TARGET.form)
+    executorch.require_packages()
+    chosen = check_recipe(recipe, True)
+    sets = given(shape)
+    begin, cpu = time.perf_counter(), time.process_time()
+    samples = [{"images": images} for images in sets] if chosen.needs_pictures else []
+    path = folder / f"{recipe}.pte"
+    build(whole(rewritten), chosen, {"images": sets[0]}, samples, path, None, lambda _: None)
+    return {
+        "bytes": path.stat().st_size,
+        "seconds to quantize and lower": round(time.perf_counter() - begin, 1),
+        "cpu seconds to quantize and lower": round(time.process_time() - cpu, 1),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def child(arguments: argparse.Namespace, recipe: str, folder: Path) -> dict:
+    """``make`` in a process of its own, unless the folder has the program and its measures."""
+    kept = folder / f"{recipe}.json"
+    if not kept.exists():
+        command = [sys.executable, __file__, arguments.model, "--size", arguments.size]
+        command += ["--views", str(arguments.views), "--make", recipe, "--scratch", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr)
+        kept.write_text(done.stdout.splitlines()[-1])
+    return json.loads(kept.read_text())
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="pocket")
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--size", default="224x224", help="HEIGHTxWIDTH")
+    parser.add_argument("--recipes", nargs="+", default=list(TARGET.recipes))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--scratch", type=Path)
+    parser.add_argument("--make", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    shape = Shape.parse(args.views, args.size)
+    torch.set_num_threads(args.threads)
+    if args.make:
+        print(json.dumps(make(args.model, shape, args.make, args.scratch)))
+        return
+    scratch = args.scratch or Path(tempfile.mkdtemp(prefix="export-executorch-"))
+    made = {recipe: child(args, recipe, scratch) for recipe in args.recipes}
+    sets = given(shape)
+    reference = TensorModule(load(args.model))
+    wanted = [reference(images).numpy() for images in sets]
+    rows = {}
+    for recipe in args.recipes:
+        path = scratch / f"{recipe}.pte"
+        runner = executorch.ExecuTorchRunner(path, threads=args.threads)
+        found = [executorch.as_arrays(runner(images))[0] for images in sets]
+        each = [compare("depth", f, w) for f, w in zip(found, wanted, strict=True)]
+        calls = {
+            "torch float32": lambda: reference(sets[0]),
+            "executorch": lambda runner=runner: runner(sets[0]),
+        }
+        times = turns(calls, args.rounds)
+        rows[recipe] = {
+            **made[recipe],
+            **milliseconds(times["executorch"]),
+            "times faster than torch float32": ratio(times, "torch float32", "executorch"),
+            "abs_rel to torch float32": float(np.mean([e.mean_relative_error for e in each])),
+            "worst image abs_rel": max(e.mean_relative_error for e in each),
+            "worst pixel, of the largest depth": max(e.relative_error for e in each),
+            "correlation": min(e.correlation for e in each),
+            "operators": Program(path, None, ()).operators(),
+            "torch float32": milliseconds(times["torch float32"]),
+        }
+        print(recipe, json.dumps(rows[recipe]), flush=True)
+    data = {
+        "model": args.model,
+        "shape": str(shape),
+        "threads": args.threads,
+        "load average at the end": os.getloadavg()[0],
+        "versions": executorch.versions(),
+        "recipes": rows,
+    }
+    name = "export_executorch" if args.model == "pocket" else f"export_executorch_{args.model}"
+    print(record.write(name, data))
+
+
+if __name__ == "__main__":
+    main()
