@@ -1,9 +1,11 @@
 """Peak memory of loading and of one pass at VGGT-1B's size, and its growth per view.
 
-    python benchmarks/memory.py [--views 2 4 8 12] [--size 392x518] [--dtype bf16]
+    python benchmarks/memory.py [--views 2 4 8 12] [--size 392x518] [--dtype bf16] [--pairs 4]
 
 Every number is the peak resident set of a fresh process. The weights are seeded random numbers,
-written once as float32 safetensors (4.8 GB) to ``--scratch``.
+written once as float32 safetensors (4.8 GB) to ``--scratch``. With ``--pairs`` the network has so
+few alternating pairs and one encoder block, at full width and with all four taps: what it keeps of
+a view is the same, and many views take minutes instead of hours.
 """
 
 from __future__ import annotations
@@ -58,16 +60,25 @@ def main() -> None:
     parser.add_argument("--size", default="392x518", help="HEIGHTxWIDTH")
     parser.add_argument("--dtype", default="bf16")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--pairs", type=int, help="alternating pairs, from 4; all 24 by default")
     args = parser.parse_args()
     height, width = map(int, args.size.split("x"))
-    file = args.scratch / "vggt_1b_seeded.safetensors"
+    kind = f"_{args.pairs}_pairs" if args.pairs else ""
+    file = args.scratch / f"vggt_1b_seeded{kind}.safetensors"
+    shallow = (
+        f"encoder_depth=1, depth={args.pairs}, taps=tuple(range({args.pairs} - 4, {args.pairs}))"
+        if args.pairs
+        else ""
+    )
     if not file.exists():
         subprocess.run(
             [
                 sys.executable,
                 "-c",
-                "import network, vggt_edge; from vggt_edge.model.vggt import VGGT; "
-                f"vggt_edge.save(network.seeded(VGGT(network.CONFIG)), {str(file)!r})",
+                "import network, vggt_edge; from dataclasses import replace; "
+                "from vggt_edge.model.vggt import VGGT; "
+                f"config = replace(network.CONFIG, {shallow}); "
+                f"vggt_edge.save(network.seeded(VGGT(config)), {str(file)!r})",
             ],
             cwd=Path(__file__).parent,
             check=True,
@@ -81,6 +92,7 @@ def main() -> None:
     slope = (runs[last]["peak"] - runs[first]["peak"]) / (last - first)
     data = {
         "dtype": args.dtype,
+        "pairs": args.pairs or 24,
         "size": [height, width],
         "load": {**load, "peak over weights": round(load["load_peak"] / load["weights"], 3)},
         "runs": runs,
@@ -90,7 +102,7 @@ def main() -> None:
         "took": round(time.time() - begin),
     }
     print(json.dumps(data, indent=1))
-    print(record.write(f"memory_{args.dtype}_{height}x{width}", data))
+    print(record.write(f"memory_{args.dtype}_{height}x{width}{kind}", data))
 
 
 if __name__ == "__main__":

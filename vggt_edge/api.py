@@ -77,8 +77,8 @@ def method(
     """
     if not isinstance(model, VGGT):
         identity = getattr(model, "identity", None)
-        size, patch = size or getattr(model, "size", 518), getattr(model, "patch", 14)
-        return Method(name, model, size, patch, mode, identity)
+        longer = int(size or getattr(model, "size", 518))
+        return Method(name, model, longer, getattr(model, "patch", 14), mode, identity)
     wanted = tuple(head for head in model.config.heads if head != "track")
     return Method(
         name,
