@@ -27,8 +27,13 @@ format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Chromium drives the tests of the HTML viewer; without it they are skipped, in CI they fail.
+# Chromium drives the tests of the HTML viewer; without it they are skipped, in CI they fail. The C
+# compiler builds the kernels.
 system:
+	@if ! command -v cc >/dev/null; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev; \
+	  else echo "the fast kernels need a C compiler: please install gcc"; fi; fi
 	@if ! command -v chromedriver >/dev/null; then \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	    apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; \

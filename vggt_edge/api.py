@@ -77,7 +77,7 @@ def method(
     """
     if not isinstance(model, VGGT):
         identity = getattr(model, "identity", None)
-        longer = int(size or getattr(model, "size", 518))
+        longer = int(getattr(model, "size", 518)) if size is None else size
         return Method(name, model, longer, getattr(model, "patch", 14), mode, identity)
     wanted = tuple(head for head in model.config.heads if head != "track")
     return Method(
