@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from .build import has, library
+from .build import address, has, library
 
 WIDTH = 64  # of a head
 
@@ -22,10 +22,6 @@ def runs(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and has("attend")
     )
-
-
-def _at(tensor: Tensor | None) -> ctypes.c_void_p | None:
-    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -43,7 +39,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     strides = (ctypes.c_int64 * 9)(*steps)
     y = torch.empty(batch, queries, heads, WIDTH, dtype=torch.bfloat16)
     sizes = map(ctypes.c_int64, (batch, heads, queries, k.shape[2]))
-    if library().attend(_at(q), _at(k), _at(v), strides, *sizes, _at(y)):
+    if library().attend(address(q), address(k), address(v), strides, *sizes, address(y)):
         raise MemoryError("no memory for the keys and values of a head")
     return y.transpose(1, 2)
 
@@ -74,15 +70,15 @@ def turn(
     y = torch.empty(batch, heads, tokens, WIDTH, dtype=torch.bfloat16)
     cosine, sine = tables if tables is not None else (None, None)
     library().turn(
-        _at(x),
+        address(x),
         ctypes.c_int64(x.stride(1)),
         *map(ctypes.c_int64, (batch, tokens, heads)),
-        _at(gain),
-        _at(shift),
+        address(gain),
+        address(shift),
         ctypes.c_float(eps),
-        _at(cosine),
-        _at(sine),
+        address(cosine),
+        address(sine),
         ctypes.c_int64(1 if cosine is None else len(cosine)),
-        _at(y),
+        address(y),
     )
     return y

@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[ch]")))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}
@@ -99,3 +101,8 @@ def library() -> ctypes.CDLL:
     if built is None:
         raise RuntimeError(reason())
     return built
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p | None:
+    """Where a tensor's numbers are, as the functions take it; null for None."""
+    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .build import library
+from .build import address, library
 
 PANEL = 64  # columns of a weight panel
 WIDTH_MULTIPLE = 64  # inputs a layer must be a multiple of
@@ -63,10 +63,6 @@ class Panels(NamedTuple):
             sums=self.sums[flat],
             bias=self.bias[flat],
         )
-
-
-def _at(tensor: Tensor | None) -> ctypes.c_void_p | None:
-    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
 
 
 def _padded(value: Tensor, columns: int) -> Tensor:
@@ -179,16 +175,16 @@ def quantize(x: Tensor, bits: int, gain: Tensor | None = None, clip: float = 1.0
         torch.empty(rows, dtype=torch.int32),
     )
     library().quantize_rows(
-        _at(x),
+        address(x),
         int(x.dtype == torch.bfloat16),
         ctypes.c_int64(rows),
         ctypes.c_int64(width),
         ctypes.c_int64(x.stride(0)),
-        _at(gain),
+        address(gain),
         ctypes.c_float(clip),
         -(1 << (bits - 1)),
         (1 << (bits - 1)) - 1,
-        *map(_at, result),
+        *map(address, result),
     )
     return result
 
@@ -203,7 +199,11 @@ def rotate_(x: Tensor, sign: Tensor, block: int) -> Tensor:
     """
     rows, width = x.shape
     library().hadamard_rows(
-        _at(x), ctypes.c_int64(rows), ctypes.c_int64(width), ctypes.c_int64(block), _at(sign)
+        address(x),
+        ctypes.c_int64(rows),
+        ctypes.c_int64(width),
+        ctypes.c_int64(block),
+        address(sign),
     )
     return x
 
@@ -219,18 +219,18 @@ def multiply(
     count, width = rows.codes.shape
     y = torch.empty(count, columns, dtype=dtype)
     failed = library().multiply(
-        *map(_at, rows),
+        *map(address, rows),
         ctypes.c_int64(count),
         ctypes.c_int64(width),
-        _at(panels.weights),
+        address(panels.weights),
         panels.bits,
-        _at(panels.multiplier),
+        address(panels.multiplier),
         ctypes.c_int64(panels.group),
-        _at(panels.step),
-        _at(panels.sums),
-        _at(panels.bias),
+        address(panels.step),
+        address(panels.sums),
+        address(panels.bias),
         ctypes.c_int64(columns),
-        _at(y),
+        address(y),
         ctypes.c_int64(columns),
         int(dtype == torch.bfloat16),
         int(activate),
@@ -275,7 +275,7 @@ def quantize_maps(x: Tensor, border: int) -> Maps:
         torch.empty(count, high, wide, dtype=torch.int32),
     )
     sizes = map(ctypes.c_int64, (count, height, width, channels, border))
-    if library().quantize_maps(_at(x), *sizes, *map(_at, result)):
+    if library().quantize_maps(address(x), *sizes, *map(address, result)):
         raise MemoryError("no memory to quantize a feature map")
     return result
 
@@ -289,13 +289,13 @@ def convolve(maps: Maps, panels: Panels, columns: int, kernel: int, stride: int)
     height, width = (high - kernel) // stride + 1, (wide - kernel) // stride + 1
     y = torch.empty(count, height, width, columns)
     library().convolve(
-        *map(_at, maps),
+        *map(address, maps),
         *map(ctypes.c_int64, (count, high, wide, channels, kernel, stride)),
-        _at(panels.weights),
-        _at(panels.step),
-        _at(panels.sums),
-        _at(panels.bias),
+        address(panels.weights),
+        address(panels.step),
+        address(panels.sums),
+        address(panels.bias),
         ctypes.c_int64(columns),
-        _at(y),
+        address(y),
     )
     return y
