@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import load_file
 
 from vggt_edge.model.config import VGGTConfig
@@ -14,6 +15,9 @@ from vggt_edge.train.initialize import initialize
 
 # Tiny networks: threads that wait for a busy machine's cores cost twenty times what they do.
 torch.set_num_threads(1)
+# What an example computes is tested, not how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 GOLDEN = Path(__file__).parent / "golden"
 

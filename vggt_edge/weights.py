@@ -6,6 +6,7 @@ from a file name.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -60,21 +61,40 @@ def _wanted_heads(path: Path | str, config: VGGTConfig, heads: Sequence[str] | N
     return replace(config, heads=tuple(head for head in config.heads if head in heads))
 
 
-def _of_network(names: Iterable[str], config: VGGTConfig) -> Iterator[str]:
-    """The names that belong to the network, without those of heads that were not asked for."""
-    return (name for name in names if _part_of(name) in ("aggregator", *config.heads))
+def _of_network(names: Iterable[str], config: VGGTConfig) -> list[str]:
+    """The names that belong to the heads asked for and to what is before them, layer by layer."""
+    wanted = ("aggregator", *config.heads)
+    return sorted((name for name in names if _part_of(name) in wanted), key=_layer_of)
 
 
 def _assign(
     model: VGGT, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype, device: torch.device
 ) -> VGGT:
+    """Fill a skeleton with tensors that come layer by layer."""
+    missing = set(model.state_dict())
     kinds = dict.fromkeys(precise_parameters(model), torch.float32) | packed_dtypes(model)
-    # copy=True cuts the tie to the file, so that its mapping can go.
-    kept = {name: tensor.to(device, kinds.get(name, dtype), copy=True) for name, tensor in tensors}
-    model.load_state_dict(kept, strict=True, assign=True)
-    kept.clear()  # or the stored form of every packed layer would outlive its packing
-    prepare(model)
+
+    def filled() -> Iterator[nn.Module]:
+        for path, group in itertools.groupby(tensors, key=lambda item: _layer_of(item[0])):
+            layer, own = model.get_submodule(path), {}
+            for name, tensor in group:
+                missing.remove(name)
+                # copy=True cuts the tie to the file, so that its mapping can go.
+                cast = tensor.to(device, kinds.get(name, dtype), copy=True)
+                own[name.rpartition(".")[2]] = cast
+            layer.load_state_dict(own, strict=False, assign=True)
+            own.clear()  # or the stored form of a packed layer would outlive its packing
+            yield layer
+
+    prepare(filled())
+    if missing:
+        raise KeyError(f"no tensor was given for {', '.join(sorted(missing))}")
     return model.eval().requires_grad_(False)
+
+
+def _layer_of(name: str) -> str:
+    """The path of the layer a tensor belongs to."""
+    return name.rpartition(".")[0]
 
 
 def _assign_content(
@@ -128,7 +148,7 @@ def load(
         return model
     header = read_header(path)
     config = _wanted_heads(path, header.config, heads)
-    names = list(_of_network(header.shapes, config))
+    names = _of_network(header.shapes, config)
     model = skeleton(config, header.recipe, precision, header.optional)
     packed = packed_dtypes(model)
     need = sum(

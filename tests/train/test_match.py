@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_CONFIG
 
 from vggt_edge import geometry
+from vggt_edge.model.vggt import VGGT
 from vggt_edge.train.batch import make_batch
-from vggt_edge.train.match import match_loss, patch_centers, true_matches
+from vggt_edge.train.curriculum import Stage
+from vggt_edge.train.initialize import initialize
+from vggt_edge.train.match import Teacher, match_loss, patch_centers, true_matches
+from vggt_edge.train.trainer import TrainConfig, Trainer
 from vggt_edge.worlds import render
 
 PATCH = 14
+CONFIG = dataclasses.replace(TINY_CONFIG, heads=("camera", "depth"))
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +84,27 @@ def test_attention_that_knows_the_matches_loses_nothing(batch):
         losses[sharpness] = float(match_loss(q.flatten(2, 3), k, only, special))
     assert losses[0.0] == pytest.approx(np.log(per_view), rel=1e-4)
     assert losses[5.0] < losses[0.0]
+
+
+def test_watching_stops_after_what_is_taught(batch):
+    """What a short run sees is what a whole run sees; nothing behind it is touched by its step."""
+    model = initialize(VGGT(CONFIG), seed=0)
+    teacher = Teacher(CONFIG, blocks=(0,))
+    with teacher.watching(model) as whole:
+        model.aggregator(batch.images)
+    (short,) = teacher.watch(model, batch.images)
+    assert torch.equal(short.q, whole[0].q) and torch.equal(short.k, whole[0].k)
+    assert not model.aggregator.global_blocks[0].attn._forward_pre_hooks
+
+    stages = (Stage(10**9, (2,), (42**2,), 4 * 42**2, (0.4, 0.8), 0.0, matching=True, rate=2.0),)
+    trainer = Trainer(model, TrainConfig(steps=10, warmup=1, decay=1, bf16=False), stages)
+    trainer.teacher = teacher
+    before = copy.deepcopy(model.state_dict())
+    values = [trainer.train_step([batch]) for _ in range(8)]
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    # Its keys and queries were taught; what comes after them was not.
+    assert "aggregator.global_blocks.0.attn.qkv.weight" in changed
+    last = ("aggregator.global_blocks.0.attn.proj.weight", "aggregator.frame_blocks.1.norm1.weight")
+    assert not changed & set(last) and not any("head" in name for name in changed)
+    assert values[-1]["match"] < values[0]["match"] and set(values[0]) >= {"match", "norm"}
+    assert "depth" not in values[0] and values[0]["rate"] == pytest.approx(2 * 6e-4)

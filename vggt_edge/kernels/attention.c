@@ -11,7 +11,7 @@
 
 #define WIDTH 64
 #define ROWS 6
-#define BLOCK 512
+#define BLOCK 640
 
 typedef struct {
     uint32_t *keys;   // (groups of 16 keys, WIDTH / 2, 16)
@@ -68,6 +68,22 @@ static void product(const int32_t *rows, int64_t reach, int64_t count, const uin
     EACH(KEEP)
 }
 
+#define ZERO_16(R) __m512 a##R = none;
+#define STEP_16(R) a##R = _mm512_dpbf16_ps(a##R, pairs(_mm512_set1_epi32(rows[R * reach + i])), w);
+#define KEEP_16(R) _mm512_storeu_ps(out + R * pitch, a##R);
+
+// The same for sixteen columns: what is left when the keys are no multiple of 64.
+static void product_16(const int32_t *rows, int64_t reach, int64_t count, const uint32_t *packed,
+                       int64_t step, float *out, int64_t pitch) {
+    const __m512 none = _mm512_setzero_ps();
+    EACH(ZERO_16)
+    for (int64_t i = 0; i < count; i++, packed += step) {
+        __m512bh w = pairs(_mm512_loadu_si512(packed));
+        EACH(STEP_16)
+    }
+    EACH(KEEP_16)
+}
+
 // Six rows of queries (the last ones repeated where there are fewer) among all packed keys.
 static void six_queries(const int32_t *q, int64_t keys, const Scratch *s, float scale,
                         float *seen) {
@@ -76,10 +92,13 @@ static void six_queries(const int32_t *q, int64_t keys, const Scratch *s, float 
     memset(seen, 0, sizeof(float) * ROWS * WIDTH);
     for (int64_t begin = 0; begin < keys; begin += BLOCK) {
         int64_t count = keys - begin < BLOCK ? keys - begin : BLOCK;
-        int64_t padded = (count + 63) / 64 * 64;
-        for (int64_t k = 0; k < padded; k += 64)
-            product(q, WIDTH / 2, WIDTH / 2, s->keys + (begin + k) / 16 * (WIDTH / 2 * 16), 16,
-                    WIDTH / 2 * 16, s->scores + k, BLOCK);
+        int64_t padded = (count + 15) / 16 * 16, k = 0;
+        const uint32_t *packed = s->keys + begin * (WIDTH / 2);
+        for (; k + 64 <= padded; k += 64)
+            product(q, WIDTH / 2, WIDTH / 2, packed + k * (WIDTH / 2), 16, WIDTH / 2 * 16,
+                    s->scores + k, BLOCK);
+        for (; k < padded; k += 16)
+            product_16(q, WIDTH / 2, WIDTH / 2, packed + k * (WIDTH / 2), 16, s->scores + k, BLOCK);
         for (int r = 0; r < ROWS; r++) {
             float *scores = s->scores + r * BLOCK;
             for (int64_t k = count; k < padded; k++) scores[k] = -INFINITY;
@@ -103,7 +122,7 @@ static void six_queries(const int32_t *q, int64_t keys, const Scratch *s, float 
             sum[r] = sum[r] * fade + _mm512_reduce_add_ps(total);
             for (int d = 0; d < WIDTH; d++) seen[r * WIDTH + d] *= fade;
         }
-        product((const int32_t *)s->weights, BLOCK / 2, padded / 2, s->values + begin / 2 * WIDTH,
+        product((const int32_t *)s->weights, BLOCK / 2, (count + 1) / 2, s->values + begin / 2 * WIDTH,
                 WIDTH, 16, part, WIDTH);
         for (int i = 0; i < ROWS * WIDTH; i++) seen[i] += part[i];
     }

@@ -1,8 +1,8 @@
 """Kernels of our own for x86 CPUs with AVX512-VNNI, compiled once on the machine that runs them.
 
-``integers.c`` and ``attention.c`` say what they compute. They need a C compiler (cc, gcc or clang)
-the first time; the result is kept under the user's cache folder. Without a compiler or without such
-a CPU callers fall back to torch, and ``reason`` says why.
+``integers.c``, ``halves.c`` and ``attention.c`` say what they compute. They need a C compiler (cc,
+gcc or clang) the first time; the result is kept under the user's cache folder. Without a compiler
+or without such a CPU callers fall back to torch, and ``reason`` says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// Loading, storing and exponentials shared by the kernels.
+// Loading, storing, exponentials and GELU, shared by the kernels.
 #pragma once
 #include <immintrin.h>
 #include <math.h>
@@ -44,4 +44,23 @@ static inline __m512 exp_negative(__m512 x) {
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, i);
+}
+
+// x * Phi(x) with erf after Abramowitz & Stegun 7.1.26 (absolute error below 2e-7).
+static inline __m512 gelu(__m512 x) {
+    __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
+    __m512 t = _mm512_div_ps(_mm512_set1_ps(1.0f),
+                             _mm512_fmadd_ps(_mm512_set1_ps(0.3275911f), z, _mm512_set1_ps(1.0f)));
+    __m512 p = _mm512_set1_ps(1.061405429f);
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+    p = _mm512_mul_ps(p, t);
+    __m512 tail = _mm512_mul_ps(p, exp_negative(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(z, z))));
+    // Phi(x) = 1 - tail / 2 for x >= 0, tail / 2 for x < 0
+    __m512 half = _mm512_mul_ps(tail, _mm512_set1_ps(0.5f));
+    __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    __m512 phi = _mm512_mask_mov_ps(_mm512_sub_ps(_mm512_set1_ps(1.0f), half), negative, half);
+    return _mm512_mul_ps(x, phi);
 }

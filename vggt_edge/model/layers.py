@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import attention
+from ..kernels import attention, halves
 from . import attend
 from .rope import rotate
 
@@ -28,15 +28,22 @@ class Linear(nn.Linear):
 
     def gelu(self, x: Tensor) -> Tensor:
         """``forward`` and an exact GELU."""
+        if halves.multiplies(x, self.weight):
+            return halves.multiply(x, self.weight, self.bias, activate=True)
         return F.gelu(self(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        return self._product(x, self.weight, self.bias)
 
     def outputs(self, x: Tensor, start: int, stop: int) -> Tensor:
         """(..., in) to the outputs ``start:stop`` alone."""
-        weight, bias = self.weight[start:stop], self.bias[start:stop]
+        return self._product(x, self.weight[start:stop], self.bias[start:stop])
+
+    @staticmethod
+    def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if halves.multiplies(x, weight):
+            return halves.multiply(x, weight, bias)
         return F.linear(x.to(weight.dtype), weight, bias)
 
 
@@ -60,6 +67,19 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., width)."""
         return x.float() * self.gamma.float()
+
+    def add(self, residual: Tensor, branch: Tensor) -> Tensor:
+        """``residual`` and the scaled ``branch``, both (..., width)."""
+        if halves.adds(residual, branch, self.gamma):
+            return halves.add_scaled(residual, branch, self.gamma)
+        return residual + self(branch)
+
+    def add_(self, residual: Tensor, branch: Tensor) -> None:
+        """``add`` in place, for inference."""
+        if halves.adds(residual, branch, self.gamma):
+            halves.add_scaled(residual, branch, self.gamma, out=residual)
+        else:
+            residual += self(branch)
 
 
 class Mlp(nn.Module):
@@ -154,8 +174,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, tables: Tables | None = None) -> Tensor:
         """(B, V, P, width) float32 to the same; the V views of a row attend to each other."""
-        x = x + self.ls1(self.attn(self.norm1(x), tables))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1.add(x, self.attn(self.norm1(x), tables))
+        return self.ls2.add(x, self.mlp(self.norm2(x)))
 
     def update(self, x: Tensor, tables: Tables | None, views: int) -> None:
         """``forward`` in place, with never more than ``views`` views in flight, for inference.
@@ -175,5 +195,5 @@ class Block(nn.Module):
         for start in range(0, count, views):
             part = x[:, start : start + views]
             q = attn.queries(self.norm1(part), tables)
-            part += self.ls1(attn.merge(attn.attend(q, k, v)).view_as(part))
-            part += self.ls2(self.mlp(self.norm2(part)))
+            self.ls1.add_(part, attn.merge(attn.attend(q, k, v)).view_as(part))
+            self.ls2.add_(part, self.mlp(self.norm2(part)))

@@ -74,5 +74,5 @@ def update(
     for start in range(0, views, chunk):
         part = x[:, start : start + chunk]
         here = where[start * per_view : (start + chunk) * per_view]
-        part += block.ls1(block.attn.merge(seen[:, :, here]).view_as(part))
-        part += block.ls2(block.mlp(block.norm2(part)))
+        block.ls1.add_(part, block.attn.merge(seen[:, :, here]).view_as(part))
+        block.ls2.add_(part, block.mlp(block.norm2(part)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -84,10 +84,10 @@ def packed_dtypes(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def prepare(module: nn.Module) -> None:
-    """Bring all packed layers of a network into the form their backend runs, one by one."""
+def prepare(modules: Iterable[nn.Module]) -> None:
+    """Bring packed layers, as they come, into the form their backend runs, one by one."""
     packed = 0
-    for layer in module.modules():
+    for layer in modules:
         if isinstance(layer, PackedLayer) and layer.backend == "avx512-vnni":
             packed += layer.panels().weights.nbytes
             if packed >= RELEASE_BYTES:

@@ -228,8 +228,8 @@ def _update_listed(
 
 def _finish(block: Block, part: Tensor, seen: Tensor) -> None:
     """The rest of the block, in place, after its queries have seen what they may."""
-    part += block.ls1(block.attn.merge(seen).view_as(part))
-    part += block.ls2(block.mlp(block.norm2(part)))
+    block.ls1.add_(part, block.attn.merge(seen).view_as(part))
+    block.ls2.add_(part, block.mlp(block.norm2(part)))
 
 
 def _kept_and_rest(

@@ -1,7 +1,7 @@
 """What is shown when: few easy views first, then more and wider ones.
 
 From scratch, depth and pose together sit on a plateau for thousands of steps (docs/LOG.md), so
-depth is learned on single views first, then pose on pairs.
+depth is learned on single views first, then which patches see the same point, then pose on pairs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ class Stage:
         budget     pixels per step over all views of all scenes.
         overlap    range of the share consecutive views see in common.
         camera     share of the camera's gradient at the taps, the depth's being 1.
+        matching   only correspondences are taught, and only as much of the network runs as that
+                   takes: six times the learning in the same time (docs/LOG.md).
+        rate       factor on the learning rate.
     """
 
     steps: int
@@ -30,12 +33,15 @@ class Stage:
     budget: int
     overlap: tuple[float, float]
     camera: float
+    matching: bool = False
+    rate: float = 1.0
 
 
 CURRICULUM = (
     Stage(600, (1,), (84**2,), 24 * 84**2, (0.8, 1.0), 0.1),
     # Views that share almost all move by less than a patch: there is nothing coarse to match.
-    Stage(4400, (2,), (112**2, 140**2), 20 * 112**2, (0.4, 0.8), 0.5),
+    Stage(4000, (2, 3, 4), (112**2, 140**2), 20 * 112**2, (0.4, 0.9), 0.0, matching=True, rate=2.5),
+    Stage(3000, (2,), (112**2, 140**2), 20 * 112**2, (0.4, 0.8), 0.5),
     Stage(6000, (1, 2, 3, 4, 6), (112**2, 140**2), 24 * 112**2, (0.3, 0.95), 0.7),
     Stage(20000, (1, 2, 3, 4, 6, 8), (112**2, 140**2, 168**2), 24 * 112**2, (0.2, 0.9), 0.7),
     Stage(10**9, (1, 2, 3, 4, 6, 8, 12), (112**2, 168**2, 224**2), 36 * 112**2, (0.1, 0.9), 0.7),

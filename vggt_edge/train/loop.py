@@ -18,12 +18,14 @@ from .trainer import Trainer
 from .validate import Score, validate
 
 SNAPSHOTS = "snapshot"
+LOSSES = ("depth", "camera", "point", "match")
 
 
 def summary(row: dict[str, Any]) -> str:
     """One line of the log for people; the baseline's scores in brackets."""
+    taught = "".join(f"{key} {row[key]:.3f}  " for key in LOSSES if key in row)
     return (
-        "step {step}  depth {depth:.3f}  camera {camera:.3f}  {views_per_second:.0f} views/s  "
+        f"step {{step}}  {taught}{{views_per_second:.0f}} views/s  "
         "AbsRel {abs_rel:.3f} ({baseline_abs_rel:.3f})  AUC@30 {auc30:.3f} ({baseline_auc30:.3f})  "
         "rotation {rotation_auc30:.3f} ({baseline_rotation_auc30:.3f})"
     ).format(**row)
@@ -82,7 +84,7 @@ def run(
                 continue
             elapsed = time.monotonic() - mark
             row: dict[str, Any] = {"step": trainer.step}
-            for key in ("depth", "camera", "point", "match", "norm", "rate"):
+            for key in (*LOSSES, "norm", "rate"):
                 found = [values[key] for values in window if key in values]
                 if found:
                     row[key] = sum(found) / len(found)

@@ -10,7 +10,7 @@ point in the first camera's frame. The worlds know both exactly.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, cast
 
 import torch
@@ -117,6 +117,10 @@ def match_loss(q: Tensor, k: Tensor, matches: Matches, special: int) -> Tensor:
     return total / count.clamp(min=1)
 
 
+class _Enough(Exception):
+    """Everything taught was seen: the rest of the network need not run."""
+
+
 class Teacher(nn.Module):
     """Watches the taught heads during a forward pass and holds the map from tokens to points.
 
@@ -136,8 +140,14 @@ class Teacher(nn.Module):
         nn.init.zeros_(self.points.weight)
         nn.init.zeros_(self.points.bias)
 
+    def watch(self, model: VGGT, images: Tensor) -> list[Watched]:
+        """What the taught heads do on (B, S, 3, H, W) images; runs the network no further."""
+        with self.watching(model, stop=True) as seen, suppress(_Enough):
+            model.aggregator(images)
+        return seen
+
     @contextmanager
-    def watching(self, model: VGGT) -> Iterator[list[Watched]]:
+    def watching(self, model: VGGT, stop: bool = False) -> Iterator[list[Watched]]:
         """Collects what the taught heads of every taught block do during a forward pass."""
         seen: list[Watched] = []
 
@@ -147,6 +157,8 @@ class Teacher(nn.Module):
             q = attention.queries(x, tables)[:, : self.heads]
             k = attention.keys_values(x, tables)[0][:, : self.heads]
             seen.append(Watched(x, q, k))
+            if stop and len(seen) == len(self.blocks):
+                raise _Enough
 
         blocks = [cast(Block, model.aggregator.global_blocks[b]) for b in self.blocks]
         handles = [block.attn.register_forward_pre_hook(watch) for block in blocks]

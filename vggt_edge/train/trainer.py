@@ -157,6 +157,15 @@ class Trainer:
         self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
 
+    def match_backward(self, batch: Batch) -> dict[str, float]:
+        """Add the gradients of one batch's correspondences, of several views, to what is there."""
+        use_bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        with use_bf16:
+            seen = self.teacher.watch(self.model, batch.images)
+        loss = self.teacher.match_loss(seen, batch)
+        loss.backward()
+        return {"match": float(loss.detach())}
+
     def backward(self, batch: Batch, shares: dict[str, float]) -> dict[str, float]:
         """Add the gradients of one batch to what is there; returns the losses.
 
@@ -217,14 +226,16 @@ class Trainer:
         Raises:
             NumericError: a gradient is not finite.
         """
-        rate = learning_rate(self.step, self.config, self.warm_from)
+        stage = stage_at(self.step, self.curriculum)
+        rate = stage.rate * learning_rate(self.step, self.config, self.warm_from)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
-        shares = {**SHARES, "camera": stage_at(self.step, self.curriculum).camera}
+        shares = {**SHARES, "camera": stage.camera}
         parts, images = [], 0
         for batch in batches:
-            parts.append(self.backward(batch, shares))
+            part = self.match_backward(batch) if stage.matching else self.backward(batch, shares)
+            parts.append(part)
             images += batch.depth.shape[0] * batch.depth.shape[1]
         taught = [*self.model.parameters(), *self.teacher.parameters()]
         if len(parts) > 1:

@@ -18,7 +18,7 @@ from ..golden import as_float
 from ..module import TensorModule, as_tuple
 from . import environments
 from .gate import Context, Gate, Outcome, Skip, call
-from .measure import LIMITS
+from .measure import LIMITS, precision
 
 
 def _require_runtime(context: Context, runtime: str) -> None:
@@ -94,13 +94,21 @@ def litert_gpu(context: Context) -> Outcome:
         "VK_ICD_FILENAMES": str(vulkan / "lavapipe.json"),
         "VK_DRIVER_FILES": str(vulkan / "lavapipe.json"),
         "LD_LIBRARY_PATH": libraries,
+        # Most of the time is LLVM's, which compiles every shader: a tenth of it without optimizing.
+        "GALLIVM_PERF": "nopt",
+        "LP_NATIVE_VECTOR_WIDTH": "128",
     }
-    job = {"accelerator": "gpu"}
+    precise = precision(context.bundle.manifest["recipe"]) == "float32"
+    job = {"accelerator": "gpu", "precise": precise, "patience": context.timeout}
     outputs, facts, said = call(context, "run_litert.py", [python], job=job, environment=variables)
     left = [name for name, resident in facts["resident"].items() if not resident]
     refused = dict.fromkeys(re.findall(r"^.*(?:not supported|unsupported).*$", said, re.M | re.I))
     problems = tuple(f"stage {name} is not wholly on the GPU" for name in left)
-    facts = {**facts, "device": "lavapipe, a software Vulkan: times say nothing of a phone"}
+    facts = {
+        **facts,
+        "arithmetic": "float32" if precise else "fp16",
+        "device": "lavapipe, a software Vulkan: times say nothing of a phone",
+    }
     return Outcome(outputs, {**facts, "refused": list(refused)[:20]}, problems)
 
 

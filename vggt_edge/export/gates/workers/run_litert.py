@@ -47,25 +47,41 @@ def on_cpu(stage: dict[str, Any], threads: int) -> Call:
     return call
 
 
-def on_gpu(stage: dict[str, Any], facts: dict[str, Any]) -> Call:
-    """A stage through the GPU accelerator; whether all of it runs there is noted."""
+def on_gpu(stage: dict[str, Any], precise: bool, patience: float, facts: dict[str, Any]) -> Call:
+    """A stage through the GPU accelerator; whether all of it runs there is noted.
+
+    ``precise`` calculates in float32 instead of fp16. A read waits at most two minutes for the GPU,
+    which emulated shaders take longer than: it is repeated for ``patience`` seconds.
+    """
     CompiledModel = importlib.import_module("ai_edge_litert.compiled_model").CompiledModel
-    module = importlib.import_module("ai_edge_litert.hardware_accelerator")
+    module = importlib.import_module("ai_edge_litert.options")
     HardwareAccelerator = module.HardwareAccelerator
-    both = HardwareAccelerator.GPU | HardwareAccelerator.CPU
-    model = CompiledModel.from_file(stage["file"], hardware_accel=both)
+    options = module.Options(
+        HardwareAccelerator.GPU | HardwareAccelerator.CPU,
+        gpu_options=module.GpuOptions(enforce_f32=precise),
+    )
+    model = CompiledModel.from_file(stage["file"], options=options)
     facts.setdefault("resident", {})[stage["name"]] = bool(model.is_fully_accelerated())
     names = model.get_signature_by_index(0)
     given, found = model.create_input_buffers(0), model.create_output_buffers(0)
+
+    def read(buffer: Any, port: dict[str, Any], until: float) -> Any:
+        while True:
+            try:
+                return buffer.read(int(np.prod(port["shape"])), np.dtype(port["dtype"]).type)
+            except RuntimeError as error:
+                if "lock" not in str(error) or time.perf_counter() > until:
+                    raise
 
     def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name, buffer in zip(names["inputs"], given, strict=True):
             buffer.write(inputs[name])
         model.run_by_index(0, given, found)
+        until = time.perf_counter() + patience
         results = {}
         for name, buffer in zip(names["outputs"], found, strict=True):
             port = stage["outputs"][name]
-            stored = buffer.read(int(np.prod(port["shape"])), np.dtype(port["dtype"]).type)
+            stored = read(buffer, port, until)
             results[name] = np.array(stored).reshape(port["shape"])
         return results
 
@@ -82,7 +98,9 @@ def main(folder: Path) -> None:
     on = job.get("accelerator", "cpu")
     start = time.perf_counter()
     calls = [
-        on_gpu(stage, facts) if on == "gpu" else on_cpu(stage, job["threads"])
+        on_gpu(stage, job["precise"], job["patience"], facts)
+        if on == "gpu"
+        else on_cpu(stage, job["threads"])
         for stage in job["stages"]
     ]
     facts["load_seconds"] = time.perf_counter() - start
