@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from ..errors import ExportError, MissingExtraError
 from ..files import replacing
 from .litert import Port
-from .quiet import FAILURES, first_line, hushed
+from .quiet import FAILURES, first_line, hushed, uninterrupted
 
 PACKAGES = ("executorch", "torchao")
 WEIGHTS = "weights"
@@ -40,7 +40,7 @@ WEIGHTS = "weights"
 
 def _require(module: str, purpose: str) -> ModuleType:
     try:
-        with _silence():
+        with _silence(), uninterrupted():
             return importlib.import_module(module)
     except ImportError as error:
         raise _missing(purpose) from error

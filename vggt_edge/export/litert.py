@@ -25,7 +25,7 @@ from ..errors import ExportError, InputError, MissingExtraError
 from ..files import replacing
 from .litert_recipes import INT8, LiteRTRecipe, blocks_of, find_recipe, quantizer_rules, scoped
 from .module import as_tuple
-from .quiet import FAILURES, first_line, hushed
+from .quiet import FAILURES, first_line, hushed, uninterrupted
 
 PACKAGES = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert")
 # Above this many bytes constants are handled lazily: slower folding, half the memory.
@@ -36,7 +36,7 @@ QUANTIZER_LIMIT = 32 << 20
 
 def _require(module: str, purpose: str) -> ModuleType:
     try:
-        with hushed():
+        with hushed(), uninterrupted():
             return importlib.import_module(module)
     except ImportError as error:
         raise _missing(module, purpose) from error
