@@ -1,11 +1,13 @@
 """ExecuTorch programs beside torch: time and memory of making them, size, latency and deviation.
 
     python benchmarks/export_executorch.py [MODEL] [--recipes float32 int8 int4 ...] [--scratch DIR]
+    python benchmarks/export_executorch.py seeded-1b --recipes int8 int4 --scratch /tmp
 
 Runs in the environment that ``make executorch`` makes. Every program is made in a process of its
 own, so that its peak memory is its own (--scratch keeps them for the next time), then its runs take
-turns with torch float32 in one process: ratios are of runs of the same turn. Absolute times are
-those of a shared machine. Deviations are from torch float32 on the sample scene's photographs.
+turns with torch in one process: ratios are of runs of the same turn. Absolute times are those of a
+shared machine. "seeded-1b" is VGGT-1B's size with seeded random weights (float32 safetensors of
+4.8 GB in --scratch). Deviations are from torch float32 on the sample scene's photographs.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import record
 import torch
-from export_litert import load, milliseconds, pictures, ratio, turns
+from export_litert import load, milliseconds, pictures, ratio, result_name, seeded_file, turns
 
 from vggt_edge.export import executorch
 from vggt_edge.export.executorch_program import Program, build
@@ -45,14 +47,14 @@ def given(shape: Shape) -> torch.Tensor:
 @torch.no_grad()
 def make(model: str, shape: Shape, recipe: str, folder: Path) -> dict:
     """Child: make one program; what it took."""
-    rewritten = reauthor(load(model), shape, ("depth",), TARGET.form)
     executorch.require_packages()
     chosen = check_recipe(recipe, True)
+    plan = whole(reauthor(load(model), shape, ("depth",), TARGET.form))
     sets = given(shape)
     begin, cpu = time.perf_counter(), time.process_time()
     samples = [{"images": images} for images in sets] if chosen.needs_pictures else []
     path = folder / f"{recipe}.pte"
-    build(whole(rewritten), chosen, {"images": sets[0]}, samples, path, None, lambda _: None)
+    build(plan, chosen, {"images": sets[0]}, samples, path, None, lambda _: None)
     return {
         "bytes": path.stat().st_size,
         "seconds to quantize and lower": round(time.perf_counter() - begin, 1),
@@ -89,12 +91,14 @@ def main() -> None:
     shape = Shape.parse(args.views, args.size)
     torch.set_num_threads(args.threads)
     if args.make:
-        print(json.dumps(make(args.model, shape, args.make, args.scratch)))
+        source = seeded_file(args.scratch) if args.model == "seeded-1b" else args.model
+        print(json.dumps(make(source, shape, args.make, args.scratch)))
         return
     scratch = args.scratch or Path(tempfile.mkdtemp(prefix="export-executorch-"))
     made = {recipe: child(args, recipe, scratch) for recipe in args.recipes}
     sets = given(shape)
-    reference = TensorModule(load(args.model))
+    source = seeded_file(scratch) if args.model == "seeded-1b" else args.model
+    reference, half = TensorModule(load(source)), TensorModule(load(source, "bf16"))
     wanted = [reference(images).numpy() for images in sets]
     rows = {}
     for recipe in args.recipes:
@@ -104,19 +108,24 @@ def main() -> None:
         each = [compare("depth", f, w) for f, w in zip(found, wanted, strict=True)]
         calls = {
             "torch float32": lambda: reference(sets[0]),
+            "torch bf16": lambda: half(sets[0]),
             "executorch": lambda runner=runner: runner(sets[0]),
         }
         times = turns(calls, args.rounds)
+        alone = turns({"executorch": calls["executorch"]}, args.rounds, 0.0)["executorch"]
         rows[recipe] = {
             **made[recipe],
             **milliseconds(times["executorch"]),
+            "one after the other": milliseconds(alone),
             "times faster than torch float32": ratio(times, "torch float32", "executorch"),
+            "times faster than torch bf16": ratio(times, "torch bf16", "executorch"),
             "abs_rel to torch float32": float(np.mean([e.mean_relative_error for e in each])),
             "worst image abs_rel": max(e.mean_relative_error for e in each),
             "worst pixel, of the largest depth": max(e.relative_error for e in each),
             "correlation": min(e.correlation for e in each),
             "operators": Program(path, None, ()).operators(),
             "torch float32": milliseconds(times["torch float32"]),
+            "torch bf16": milliseconds(times["torch bf16"]),
         }
         print(recipe, json.dumps(rows[recipe]), flush=True)
     data = {
@@ -127,8 +136,7 @@ def main() -> None:
         "versions": executorch.versions(),
         "recipes": rows,
     }
-    name = "export_executorch" if args.model == "pocket" else f"export_executorch_{args.model}"
-    print(record.write(name, data))
+    print(record.write(result_name("export_executorch", args.model), data))
 
 
 if __name__ == "__main__":

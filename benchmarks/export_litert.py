@@ -40,6 +40,7 @@ from vggt_edge.export.shape import Shape
 from vggt_edge.export.targets import TARGETS
 
 FORM = TARGETS["litert"].form
+PAUSE = 0.3
 SAMPLE = Path(ve.__file__).parent / "assets" / "sample"
 
 
@@ -107,13 +108,19 @@ class Times(NamedTuple):
     cpu: list[float]
 
 
-def turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
-    """Times of each, taking turns."""
+def turns(
+    calls: dict[str, Callable[[], object]], rounds: int, pause: float = PAUSE
+) -> dict[str, Times]:
+    """Times of each, taking turns.
+
+    They pause, as a runtime's threads go on spinning after a run, on cores the next one needs.
+    """
     times = {name: Times([], []) for name in calls}
     for call in calls.values():
         call()
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(pause)
             begin, cpu = time.perf_counter(), time.process_time()
             call()
             times[name].wall.append(time.perf_counter() - begin)
@@ -126,6 +133,11 @@ def milliseconds(times: Times) -> dict[str, dict[str, float]]:
         "milliseconds": record.spread([1000 * t for t in times.wall]),
         "cpu milliseconds": record.spread([1000 * t for t in times.cpu]),
     }
+
+
+def result_name(name: str, model: str) -> str:
+    """Of the results file: one for pocket, and one for each other network."""
+    return name if model == "pocket" else f"{name}_{model.removeprefix('seeded-')}"
 
 
 def ratio(times: dict[str, Times], reference: str, name: str) -> dict[str, float]:
@@ -163,20 +175,23 @@ def main() -> None:
     torch32 = TensorModule(load(source))
     given = torch.from_numpy(sets).permute(0, 1, 4, 2, 3).contiguous()
     wanted = [torch32(images).numpy() for images in given]
-    torch16 = TensorModule(load(source, "bf16")) if args.model != "seeded-1b" else None
+    torch16 = TensorModule(load(source, "bf16"))
     rows = {}
-    for recipe in recipes:
+    for recipe in args.recipes:
         runner = litert.LiteRTRunner(scratch / f"{recipe}.tflite", args.threads)
         found = [runner(images=images)["depth"] for images in sets]
         each = [compare("depth", f, w) for f, w in zip(found, wanted, strict=True)]
-        calls: dict[str, Callable[[], object]] = {"torch float32": lambda: torch32(given[0])}
-        if torch16 is not None:
-            calls["torch bf16"] = lambda: torch16(given[0])
-        calls["litert"] = lambda runner=runner: runner(images=sets[0])
+        calls: dict[str, Callable[[], object]] = {
+            "torch float32": lambda: torch32(given[0]),
+            "torch bf16": lambda: torch16(given[0]),
+            "litert": lambda runner=runner: runner(images=sets[0]),
+        }
         times = turns(calls, args.rounds)
+        alone = turns({"litert": calls["litert"]}, args.rounds, 0.0)["litert"]
         rows[recipe] = {
             **made[recipe],
             **milliseconds(times["litert"]),
+            "one after the other": milliseconds(alone),
             **{
                 f"times faster than {name}": ratio(times, name, "litert")
                 for name in calls
@@ -198,14 +213,14 @@ def main() -> None:
         "load average at the end": os.getloadavg()[0],
         "versions": litert.versions(),
         "recipes": rows,
+        "float32 file": made["float32"],
         "goals": {
             "pocket 2x224x224 int8": "60 ms on two x86 cores",
             "seeded-1b int8": "1.0 GB, 3 times faster than torch float32",
             "seeded-1b int4": "0.6 GB",
         },
     }
-    name = "export_litert" if args.model == "pocket" else f"export_litert_{args.model}"
-    print(record.write(name, data))
+    print(record.write(result_name("export_litert", args.model), data))
 
 
 if __name__ == "__main__":
