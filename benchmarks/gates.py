@@ -84,10 +84,12 @@ def prove(args: argparse.Namespace, name: str, folder: Path) -> dict[str, Any]:
         )
         if made is None:
             return {"error": f"export: {said}", "seconds to export": seconds}
-        text = json.dumps({"bytes": made["bytes"], "seconds": made["seconds"], "all": seconds})
-        (folder / "export.json").write_text(text)
+        kept = {"shape": f"{args.views}x{args.size}", "bytes": made["bytes"]}
+        kept |= {"seconds": made["seconds"], "all": seconds}
+        (folder / "export.json").write_text(json.dumps(kept))
     made = json.loads((folder / "export.json").read_text())
-    row |= {"bytes": made["bytes"], "seconds to export": made["all"], "steps": made["seconds"]}
+    row |= {"shape": made["shape"], "bytes": made["bytes"]}
+    row |= {"seconds to export": made["all"], "steps": made["seconds"]}
     gates = args.gates or (ACCELERATED if target in ("litert-gpu", "litert-npu") else "all")
     found, seconds, said = run(
         [sys.executable, "-m", "vggt_edge", "check", str(bundle), "--gates", gates]
@@ -132,7 +134,6 @@ def main() -> None:
         print(name, told, flush=True)
     data = {
         "model": args.model,
-        "shape": f"{args.views}x{args.size}",
         "load average at the end": os.getloadavg()[0],
         "bundles": rows,
     }
