@@ -63,7 +63,7 @@ def command(
         str | None,
         typer.Option(
             help="Kinds of worlds never shown, separated by commas, or none; a new run holds out "
-            "terrace, a resumed one what it began with.",
+            "terrace and depot, a resumed one what it began with.",
             metavar="KINDS",
         ),
     ] = None,

@@ -25,7 +25,7 @@ from .match import Teacher
 # Norms of the gradients at the trunk, beside the camera's, which the curriculum sets.
 SHARES = {"depth": 1.0, "point": 0.7, "match": 1.0}
 # Kinds of worlds that training never shows, so that they can be scored as unseen.
-HELD_OUT = ("terrace",)
+HELD_OUT = ("terrace", "depot")
 TRAINED_KINDS = tuple(kind for kind in KINDS if kind not in HELD_OUT)
 
 
