@@ -41,6 +41,23 @@ from vggt_edge.export.targets import TARGETS
 
 FORM = TARGETS["litert"].form
 PAUSE = 0.3
+ALONE = """
+import ast, json, sys, time
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+path, threads, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+interpreter = Interpreter(path, num_threads=threads)
+interpreter.allocate_tensors()
+run = interpreter.get_signature_runner()
+images = np.random.default_rng(0).random(ast.literal_eval(sys.argv[4]), dtype=np.float32)
+run(images=images)
+spent = []
+for _ in range(rounds):
+    begin = time.perf_counter()
+    run(images=images)
+    spent.append(1000 * (time.perf_counter() - begin))
+print(json.dumps(spent))
+"""
 SAMPLE = Path(ve.__file__).parent / "assets" / "sample"
 
 
@@ -99,6 +116,14 @@ def child(arguments: argparse.Namespace, recipe: str, folder: Path) -> dict:
         sys.exit(done.stderr)
     kept.write_text(done.stdout.splitlines()[-1])
     return json.loads(kept.read_text())
+
+
+def alone(path: Path, shape: Shape, threads: int, rounds: int) -> dict[str, float]:
+    """Milliseconds of runs one after the other where torch never ran, as in an app."""
+    size = repr((shape.views, shape.height, shape.width, 3))
+    command = [sys.executable, "-c", ALONE, str(path), str(threads), str(rounds), size]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return record.spread(json.loads(done.stdout.splitlines()[-1]))
 
 
 class Times(NamedTuple):
@@ -187,11 +212,12 @@ def main() -> None:
             "litert": lambda runner=runner: runner(images=sets[0]),
         }
         times = turns(calls, args.rounds)
-        alone = turns({"litert": calls["litert"]}, args.rounds, 0.0)["litert"]
         rows[recipe] = {
             **made[recipe],
             **milliseconds(times["litert"]),
-            "one after the other": milliseconds(alone),
+            "milliseconds in a process of its own": alone(
+                scratch / f"{recipe}.tflite", shape, args.threads, args.rounds
+            ),
             **{
                 f"times faster than {name}": ratio(times, name, "litert")
                 for name in calls
