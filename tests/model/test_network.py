@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vggt_edge.checkpoint import expected_shapes
+from vggt_edge.model import attend
 from vggt_edge.model.config import PRESETS, VGGTConfig
 from vggt_edge.model.layers import Block
 from vggt_edge.model.rope import rotary_tables
@@ -145,3 +146,19 @@ def test_initialisation_is_deterministic():
     a, b = (initialize(VGGT(TINY_CONFIG), seed=3).state_dict() for _ in range(2))
     # The one part drawn before initialize() replaces it is the tracker, which it leaves to torch.
     assert all(torch.equal(a[k], b[k]) for k in a if "tracker" not in k)
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_attention_with_gradients_equals_the_librarys(monkeypatch, dtype, tolerance):
+    """Training on a CPU goes another way, to the same output and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, 20, 16, generator=generator) for _ in range(4)]
+    found = {}
+    for limit in (attend.SCORES_TO_KEEP, 0):
+        monkeypatch.setattr(attend, "SCORES_TO_KEEP", limit)
+        q, k, v = (x.to(dtype).requires_grad_() for x in inputs[:3])
+        seen = attend.dense(q, k, v)
+        seen.backward(inputs[3].to(dtype))
+        found[limit] = [seen.detach(), q.grad, k.grad, v.grad]
+    for ours, theirs in zip(*found.values(), strict=True):
+        assert torch.allclose(ours.float(), theirs.float(), atol=tolerance, rtol=tolerance)

@@ -120,7 +120,7 @@ def lower(methods: Mapping[str, Method], path: Path, weights: Path | None = None
                 programs,
                 # An expansion to the same shape is not XNNPACK's and would cut the graph.
                 transform_passes=configs.get_transform_passes(),
-                partitioner=[xnnpack.XnnpackPartitioner()],
+                partitioner=[_partitioner(xnnpack)],
                 compile_config=configs.get_xnnpack_edge_compile_config(),
             )
             del programs
@@ -134,6 +134,27 @@ def lower(methods: Mapping[str, Method], path: Path, weights: Path | None = None
     if weights is not None:
         _write_weights(program, weights)
     return path
+
+
+def _partitioner(xnnpack: ModuleType) -> Any:
+    """XNNPACK's partitioner, which first tries everything that XNNPACK runs as one piece.
+
+    Its own way is to start from single operators and merge them pair by pair, each time searching
+    the graph for cycles: hours for the 10,000 nodes of VGGT-1B, and gigabytes for who depends on
+    whom.
+    """
+    Partition = importlib.import_module("torch.fx.passes.infra.partitioner").Partition
+    fuser = importlib.import_module("torch.fx.passes.utils.fuser_utils")
+
+    class Whole(xnnpack.XnnpackPartitioner):  # type: ignore[misc, name-defined]
+        def generate_partitions(self, ep: torch.export.ExportedProgram) -> Any:
+            groups = self.get_matched_nodes_from_configs(ep)
+            nodes = [node for group in groups for node in group]
+            if nodes and fuser.validate_partition(nodes):
+                return [Partition(id=0, nodes=nodes)]
+            return super().generate_partitions(ep)
+
+    return Whole()
 
 
 def _program(method: Method, external: bool) -> torch.export.ExportedProgram:
