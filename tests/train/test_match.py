@@ -88,23 +88,51 @@ def test_attention_that_knows_the_matches_loses_nothing(batch):
 
 def test_watching_stops_after_what_is_taught(batch):
     """What a short run sees is what a whole run sees; nothing behind it is touched by its step."""
-    model = initialize(VGGT(CONFIG), seed=0)
-    teacher = Teacher(CONFIG, blocks=(0,))
+    stages = (Stage(10**9, (2,), (42**2,), 4 * 42**2, (0.4, 0.8), 0.0, matching=True, rate=2.0),)
+    config = TrainConfig(steps=10, warmup=1, decay=1, bf16=False)
+    trainer = Trainer(initialize(VGGT(CONFIG), seed=0), config, stages)
+    model, teacher = trainer.model, trainer.teacher
     with teacher.watching(model) as whole:
         model.aggregator(batch.images)
-    (short,) = teacher.watch(model, batch.images)
-    assert torch.equal(short.q, whole[0].q) and torch.equal(short.k, whole[0].k)
-    assert not model.aggregator.global_blocks[0].attn._forward_pre_hooks
+    short = teacher.watch(model, batch.images)
+    for ours, theirs in zip(short.attention, whole.attention, strict=True):
+        assert torch.equal(ours.q, theirs.q) and torch.equal(ours.k, theirs.k)
+    assert torch.equal(short.tokens, whole.tokens)
+    last = teacher.blocks[-1]
+    block = model.aggregator.global_blocks[last]
+    assert not block._forward_hooks and not block.attn._forward_pre_hooks
 
-    stages = (Stage(10**9, (2,), (42**2,), 4 * 42**2, (0.4, 0.8), 0.0, matching=True, rate=2.0),)
-    trainer = Trainer(model, TrainConfig(steps=10, warmup=1, decay=1, bf16=False), stages)
-    trainer.teacher = teacher
     before = copy.deepcopy(model.state_dict())
     values = [trainer.train_step([batch]) for _ in range(8)]
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    # Its keys and queries were taught; what comes after them was not.
-    assert "aggregator.global_blocks.0.attn.qkv.weight" in changed
-    last = ("aggregator.global_blocks.0.attn.proj.weight", "aggregator.frame_blocks.1.norm1.weight")
-    assert not changed & set(last) and not any("head" in name for name in changed)
-    assert values[-1]["match"] < values[0]["match"] and set(values[0]) >= {"match", "norm"}
+    assert f"aggregator.global_blocks.{last}.attn.qkv.weight" in changed
+    assert f"aggregator.global_blocks.{last}.mlp.fc2.weight" in changed
+    assert f"aggregator.frame_blocks.{last + 1}.norm1.weight" not in changed
+    assert not any("head" in name for name in changed)
+    assert values[-1]["match"] < values[0]["match"] and values[-1]["place"] < values[0]["place"]
     assert "depth" not in values[0] and values[0]["rate"] == pytest.approx(2 * 6e-4)
+
+
+def test_tokens_that_know_their_place_in_the_first_view_lose_nothing(batch):
+    matches = true_matches(batch, PATCH)
+    grid = (batch.depth.shape[2] // PATCH, batch.depth.shape[3] // PATCH)
+    teacher = Teacher(CONFIG, blocks=(0,))
+    seen = matches.weight[:, 1:, :, 0].sum(-1) > 0.999
+    assert seen.any()
+    # By geometry: a patch's middle, moved into the first view.
+    points = patch_centers(batch.points, PATCH)[:, 1:]
+    k = batch.intrinsics[:, 0, None, None]
+    u = points[..., 0] / points[..., 2] * k[..., 0, 0] + k[..., 0, 2]
+    v = points[..., 1] / points[..., 2] * k[..., 1, 1] + k[..., 1, 2]
+    height, width = batch.depth.shape[2:]
+    # The middles of the outermost patches are as far as a match can be told.
+    low, high = 0.5, torch.tensor(grid) - 0.5
+    row = ((v + 0.5) / height * grid[0]).clamp(low, float(high[0])) / grid[0] - 0.5
+    col = ((u + 0.5) / width * grid[1]).clamp(low, float(high[1])) / grid[1] - 0.5
+    tokens = torch.zeros(2, 3, CONFIG.special_tokens + grid[0] * grid[1], CONFIG.width)
+    tokens[:, 1:, CONFIG.special_tokens :, 0] = torch.where(seen, row, 0)
+    tokens[:, 1:, CONFIG.special_tokens :, 1] = torch.where(seen, col, 0)
+    ignorant = teacher.place_loss(tokens, matches, grid)
+    with torch.no_grad():
+        teacher.places.weight[0, 0] = teacher.places.weight[1, 1] = 1
+    assert teacher.place_loss(tokens, matches, grid) < 1e-3 < 0.1 < ignorant

@@ -3,14 +3,16 @@
 From scratch, pose sits on a plateau until attention has found correspondences, which the camera
 loss alone teaches slowly (docs/LOG.md). Here they are taught directly: in some global blocks a few
 heads are told, for every patch, which patch of every other view sees the same surface point
-(cross-entropy over that view's patches), and a linear map from the last tap is told the patch's
-point in the first camera's frame. The worlds know both exactly.
+(cross-entropy over that view's patches); behind the last of these blocks a linear map is told where
+in the first view the patch is seen, so that what attention found is written down; and another, from
+the last tap, is told the patch's point in the first camera's frame. The worlds know all exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
@@ -45,6 +47,19 @@ class Watched(NamedTuple):
     x: Tensor
     q: Tensor
     k: Tensor
+
+
+@dataclass
+class Seen:
+    """What was watched in a forward pass.
+
+    Fields
+        attention  of each taught block, in order.
+        tokens     (B, S, P, width) that leave the last of them; None before it has run.
+    """
+
+    attention: list[Watched] = field(default_factory=list)
+    tokens: Tensor | None = None
 
 
 def patch_centers(value: Tensor, patch: int) -> Tensor:
@@ -137,42 +152,66 @@ class Teacher(nn.Module):
         self.special = config.special_tokens
         self.patch = config.patch_size
         self.points = nn.Linear(2 * config.width, 4)
-        nn.init.zeros_(self.points.weight)
-        nn.init.zeros_(self.points.bias)
+        self.places = nn.Linear(config.width, 2)
+        for layer in (self.points, self.places):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def watch(self, model: VGGT, images: Tensor) -> list[Watched]:
-        """What the taught heads do on (B, S, 3, H, W) images; runs the network no further."""
+    def watch(self, model: VGGT, images: Tensor) -> Seen:
+        """What the taught blocks do on (B, S, 3, H, W) images; runs the network no further."""
         with self.watching(model, stop=True) as seen, suppress(_Enough):
             model.aggregator(images)
         return seen
 
     @contextmanager
-    def watching(self, model: VGGT, stop: bool = False) -> Iterator[list[Watched]]:
-        """Collects what the taught heads of every taught block do during a forward pass."""
-        seen: list[Watched] = []
+    def watching(self, model: VGGT, stop: bool = False) -> Iterator[Seen]:
+        """Collects what the taught blocks do during a forward pass."""
+        seen = Seen()
 
         def watch(attention: nn.Module, inputs: tuple[Tensor, Tables | None]) -> None:
             x, tables = inputs
             attention = cast(Attention, attention)
             q = attention.queries(x, tables)[:, : self.heads]
             k = attention.keys_values(x, tables)[0][:, : self.heads]
-            seen.append(Watched(x, q, k))
-            if stop and len(seen) == len(self.blocks):
+            seen.attention.append(Watched(x, q, k))
+
+        def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.tokens = output
+            if stop:
                 raise _Enough
 
         blocks = [cast(Block, model.aggregator.global_blocks[b]) for b in self.blocks]
         handles = [block.attn.register_forward_pre_hook(watch) for block in blocks]
+        handles.append(blocks[-1].register_forward_hook(keep))
         try:
             yield seen
         finally:
             for handle in handles:
                 handle.remove()
 
-    def match_loss(self, seen: list[Watched], batch: Batch) -> Tensor:
+    def match_loss(self, seen: Seen, matches: Matches) -> Tensor:
         """How far the taught heads are from attending to the same surface point."""
-        matches = true_matches(batch, self.patch)
-        per_block = [match_loss(w.q, w.k, matches, self.special) for w in seen]
+        per_block = [match_loss(w.q, w.k, matches, self.special) for w in seen.attention]
         return torch.stack(per_block).mean()
+
+    def place_loss(self, tokens: Tensor, matches: Matches, grid: tuple[int, int]) -> Tensor:
+        """How far the tokens are from knowing where in the first view their patch is seen.
+
+        Mean L1 over the patches of the other views, in the first view's height and width.
+
+        Args:
+            tokens: (B, S, special + P, width) behind the last taught block.
+            matches: the truth.
+            grid: rows and columns of a view's patches.
+        """
+        told = self.places(tokens[:, 1:, self.special :].float())
+        target, weight = matches.target[:, 1:, :, 0], matches.weight[:, 1:, :, 0]
+        share = weight.sum(-1)
+        corners = torch.stack([target // grid[1], target % grid[1]], dim=-1) + 0.5
+        truth = (corners * weight[..., None]).sum(-2) / share.clamp(min=1e-6)[..., None]
+        truth = truth / truth.new_tensor(grid) - 0.5
+        error = (told - truth).abs().sum(-1)
+        return (error * share).sum() / share.sum().clamp(min=1)
 
     def point_loss(self, tap: Tap, batch: Batch) -> Tensor:
         """Confidence-weighted error of each patch's point, from its token of the last tap."""

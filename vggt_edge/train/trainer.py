@@ -20,10 +20,10 @@ from .batch import Batch
 from .curriculum import CURRICULUM, Draw, Stage, draw, stage_at
 from .feed import Source
 from .losses import balanced_gradients, losses
-from .match import Teacher
+from .match import Seen, Teacher, true_matches
 
 # Norms of the gradients at the trunk, beside the camera's, which the curriculum sets.
-SHARES = {"depth": 1.0, "point": 0.7, "match": 1.0}
+SHARES = {"depth": 1.0, "point": 0.7, "match": 1.0, "place": 1.0}
 # Kinds of worlds that training never shows, so that they can be scored as unseen.
 HELD_OUT = ("terrace", "depot")
 TRAINED_KINDS = tuple(kind for kind in KINDS if kind not in HELD_OUT)
@@ -159,12 +159,32 @@ class Trainer:
 
     def match_backward(self, batch: Batch) -> dict[str, float]:
         """Add the gradients of one batch's correspondences, of several views, to what is there."""
-        use_bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
-        with use_bf16:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             seen = self.teacher.watch(self.model, batch.images)
-        loss = self.teacher.match_loss(seen, batch)
-        loss.backward()
-        return {"match": float(loss.detach())}
+        values, ends, pulls = self._match(seen, batch)
+        torch.autograd.backward(ends, pulls)
+        return values
+
+    def _match(
+        self, seen: Seen, batch: Batch
+    ) -> tuple[dict[str, float], list[Tensor], list[Tensor]]:
+        """Losses of the correspondences, and the gradients with which each goes backward."""
+        patch = self.model.config.patch_size
+        grid = (batch.images.shape[3] // patch, batch.images.shape[4] // patch)
+        matches = true_matches(batch, patch)
+        if seen.tokens is None:
+            raise ValueError("the taught blocks have not run")
+        both = {
+            "match": (self.teacher.match_loss(seen, matches), [w.x for w in seen.attention]),
+            "place": (self.teacher.place_loss(seen.tokens, matches, grid), [seen.tokens]),
+        }
+        values, ends, pulls = {}, [], []
+        for name, (loss, at) in both.items():
+            self._remember(name, torch.autograd.grad(loss, at, retain_graph=True))
+            values[name] = float(loss.detach())
+            ends.append(loss)
+            pulls.append(loss.new_tensor(SHARES[name] / max(self.norms[name], 1e-12)))
+        return values, ends, pulls
 
     def backward(self, batch: Batch, shares: dict[str, float]) -> dict[str, float]:
         """Add the gradients of one batch to what is there; returns the losses.
@@ -198,13 +218,11 @@ class Trainer:
             values[head] = float(loss.detach())
         pulls = balanced_gradients(gradients, self.norms, shares)
         if batch.images.shape[1] > 1:
-            # Matching meets the trunk further down, where its gradient is scaled in the same way.
-            loss = self.teacher.match_loss(seen, batch)
-            at = torch.autograd.grad(loss, [watched.x for watched in seen], retain_graph=True)
-            self._remember("match", at)
-            values["match"] = float(loss.detach())
-            ends.append(loss)
-            pulls.append(loss.new_tensor(shares["match"] / max(self.norms["match"], 1e-12)))
+            # Correspondences meet the trunk further down, scaled in the same way.
+            own, more, gradients_of_more = self._match(seen, batch)
+            values |= own
+            ends += more
+            pulls += gradients_of_more
         torch.autograd.backward(ends, pulls)
         return values
 
