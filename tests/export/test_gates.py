@@ -116,6 +116,13 @@ def test_a_loss_against_the_truth_fails(context):
     assert measured.broken(measure.LIMITS["int4"]) and reference.size
 
 
+@pytest.mark.parametrize("before, broken", [(0.9, True), (0.05, False)])
+def test_cameras_lose_against_the_truth_only_where_the_network_knows_them(before, broken):
+    image = measure.ImageScore("world 0", 0, None, None, 0.0, 0.0)
+    measured = measure.Measured((image,), {"auc30": (before, before - 0.04)})
+    assert bool(measured.broken(measure.LIMITS["int8"])) == broken
+
+
 def test_precisions_have_limits():
     wanted = {
         "float32": "float32", "float": "float32", "fp16": "fp16", "int8": "int8", "int4": "int4",

@@ -22,7 +22,7 @@ class Limits:
         rotation     degrees to the network's own camera, worst image.
         translation  distance to its own camera over the median depth, worst image.
         drop         loss against the truth, mean over sets: of delta1 and of AUC@30, in shares, and
-                     rise of AbsRel.
+                     rise of AbsRel. AUC counts where the network itself has more than ``GUESSING``.
         repeat       mean relative difference to what the files said where they were made.
     """
 
@@ -40,6 +40,10 @@ LIMITS = {
     "int8": Limits(0.05, 0.98, 2.0, 0.05, 0.01, 2e-2),
     "int4": Limits(0.10, 0.95, 4.0, 0.10, 0.02, 4e-2),
 }
+
+# A direction at random has AUC@30 0.02. Of a network whose own cameras are no better than this,
+# AUC over a few pairs is a throw of dice, and says nothing of an export.
+GUESSING = 0.1
 
 
 def precision(recipe: str) -> str:
@@ -99,6 +103,8 @@ class Measured:
                 f"delta1 {low.delta1:.4g} below {limits.delta1} at {low.set}, view {low.view}"
             )
         for name, (before, after) in self.truth.items():
+            if name == "auc30" and before < GUESSING:
+                continue
             loss = after - before if name == "abs_rel" else before - after
             if loss > limits.drop:
                 wrong.append(
