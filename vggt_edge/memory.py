@@ -21,7 +21,8 @@ from .types import TokenLayout
 # Allocator slack, interpreter and libraries; measured in results/memory_*.json.
 OVERHEAD_BYTES = 450 << 20
 CHUNK_TOKENS = 4096
-DENSE_CHUNK_PIXELS = 2 * 518 * 518
+# A view of 224x224, or whatever one view has: more at a time is no faster (docs/LOG.md).
+DENSE_CHUNK_PIXELS = 1 << 16
 
 
 def tokens_per_view(config: VGGTConfig, height: int, width: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,26 @@ class Panels(NamedTuple):
     sums: Tensor
     bias: Tensor
 
+    def room(self, panels: int) -> Panels:
+        """Uninitialised, for so many panels of the same kind."""
+
+        def empty(value: Tensor, lead: int) -> Tensor:
+            return value.new_empty((lead, *value.shape[1:]))
+
+        return self._replace(
+            weights=empty(self.weights, panels),
+            multiplier=None if self.multiplier is None else empty(self.multiplier, panels),
+            step=empty(self.step, panels * PANEL),
+            sums=empty(self.sums, panels * PANEL),
+            bias=empty(self.bias, panels * PANEL),
+        )
+
+    def fill(self, other: Panels) -> None:
+        """Take over what another of the same size holds."""
+        for own, value in zip(self, other, strict=True):
+            if isinstance(own, Tensor) and isinstance(value, Tensor):
+                own.copy_(value)
+
     def columns(self, start: int, stop: int) -> Panels:
         """The panels of the columns ``start:stop``; ``start`` a multiple of 64."""
         first, last = start // PANEL, -(-stop // PANEL)
@@ -73,36 +94,41 @@ def _padded(value: Tensor, columns: int) -> Tensor:
 
 
 def pack(
-    codes: Tensor, bits: int, step: Tensor, bias: Tensor | None, multiplier: Tensor | None
+    codes: Tensor,
+    bits: int,
+    step: Tensor,
+    bias: Tensor | None,
+    multiplier: Tensor | None,
+    read: Callable[[Tensor], Tensor] | None = None,
 ) -> Panels:
     """Weights in panels.
 
     Args:
-        codes: (columns, width) int8 codes.
+        codes: (columns, width) int8 codes, or what ``read`` makes such codes of, column by column.
         bits: 8, or 4 for codes from -8 to 7.
         step: (columns,) scale.
         bias: (columns,) or None.
         multiplier: (columns, width / group) int8 from 1, or None.
+        read: of codes that are stored in another form.
     """
-    # A few columns at a time: what is in between takes four times the codes' memory, and the heap
-    # does not shrink again below the panels that are made meanwhile.
-    parts = []
-    for start in range(0, len(codes), COLUMNS_AT_ONCE):
+    # A few columns at a time, each to its place: what is in between takes four times the codes'
+    # memory, and the heap does not shrink again below the panels that are made meanwhile.
+    count = len(codes)
+    whole: Panels | None = None
+    for start in range(0, count, COLUMNS_AT_ONCE):
         some = slice(start, start + COLUMNS_AT_ONCE)
         own_bias = None if bias is None else bias[some]
         own_multiplier = None if multiplier is None else multiplier[some]
-        parts.append(_pack_columns(codes[some], bits, step[some], own_bias, own_multiplier))
-    first = parts[0]
-    multipliers = [part.multiplier for part in parts if part.multiplier is not None]
-    return Panels(
-        torch.cat([part.weights for part in parts]),
-        bits,
-        torch.cat(multipliers) if multipliers else None,
-        first.group,
-        torch.cat([part.step for part in parts]),
-        torch.cat([part.sums for part in parts]),
-        torch.cat([part.bias for part in parts]),
-    )
+        own = codes[some] if read is None else read(codes[some])
+        part = _pack_columns(own, bits, step[some], own_bias, own_multiplier)
+        if whole is None:
+            if count <= COLUMNS_AT_ONCE:
+                return part
+            whole = part.room(-(-count // PANEL))
+        whole.columns(start, min(start + COLUMNS_AT_ONCE, count)).fill(part)
+    if whole is None:
+        raise ValueError("a layer without outputs")
+    return whole
 
 
 def _pack_columns(

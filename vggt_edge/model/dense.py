@@ -22,7 +22,7 @@ def add_position(x: Tensor, aspect: float) -> Tensor:
 
     The image spans [-a, a] x [-b, b] with a / b its aspect ratio and a^2 + b^2 = 1. The first half
     of the channels encodes the column, the second the row, which keeps the table small: (C/2, w)
-    and (C/2, h) instead of (C, h, w).
+    and (C/2, h) instead of (C, h, w). Without gradients the sum is written into ``x``.
     """
     channels, rows, cols = x.shape[1:]
     diagonal = (aspect * aspect + 1) ** 0.5
@@ -37,7 +37,11 @@ def add_position(x: Tensor, aspect: float) -> Tensor:
 
     horizontal = table(aspect / diagonal, cols)[:, None, :].expand(-1, rows, -1)
     vertical = table(1 / diagonal, rows)[:, :, None].expand(-1, -1, cols)
-    return x + torch.cat([horizontal, vertical])
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return x + torch.cat([horizontal, vertical])
+    for half, own in zip(x.chunk(2, dim=1), (horizontal, vertical), strict=True):
+        half += own
+    return x
 
 
 class Projection(nn.Conv2d):

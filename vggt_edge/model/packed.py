@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..hardware import release_heap
 from ..kernels import integers
 
-RELEASE_BYTES = 64 << 20  # of weights packed before freed memory is handed back
+RELEASE_BYTES = 32 << 20  # of weights packed before freed memory is handed back
 
 
 class PackedLayer(nn.Module):

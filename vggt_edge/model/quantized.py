@@ -188,9 +188,9 @@ class QuantLinear(PackedLayer):
     def make_panels(self) -> integers.Panels:
         """The stored weights in panels."""
         self._clip = float(self.clip)
-        return integers.pack(
-            self.integer_codes(), self.scheme.weight_bits, self.scale, self.bias, self.multiplier
-        )
+        bits = self.scheme.weight_bits
+        read = unpack_nibbles if bits == 4 else None
+        return integers.pack(self.codes, bits, self.scale, self.bias, self.multiplier, read)
 
     def restore(self, codes: Tensor, multiplier: Tensor | None) -> None:
         """Take unpacked codes back into the stored form."""
