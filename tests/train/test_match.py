@@ -62,28 +62,35 @@ def test_a_view_matches_itself(batch):
     assert torch.equal(own.sum(-1) > 0.5, seen)
 
 
-def test_attention_that_knows_the_matches_loses_nothing(batch):
-    """Queries equal to the keys of their true matches beat any that do not know them."""
+def test_attention_that_knows_the_matches_loses_least(batch):
+    """Queries made of the keys of their true matches beat blind ones and those of themselves."""
     matches = true_matches(batch, PATCH)
-    per_view, special = matches.target.shape[2], 3
-    width = per_view
-    k = torch.zeros(2, 1, 3, special + per_view, width)
-    k[:, :, :, special:] = torch.eye(per_view)
+    per_view, special, views = matches.target.shape[2], 3, 3
+    width = views * per_view
+    k = torch.zeros(2, 1, views, special + per_view, width)
+    k[:, 0, :, special:] = torch.eye(width).unflatten(0, (views, per_view))
     k = k.flatten(2, 3)
-    losses = {}
-    for sharpness in (0.0, 5.0, 1000.0):
-        q = torch.zeros(2, 1, 3, special + per_view, width)
-        # Only two views are right at once for one query; teach the pair (0, 1), one direction.
-        hit = torch.zeros(2, per_view, per_view)
-        hit.scatter_add_(-1, matches.target[:, 0, :, 1], matches.weight[:, 0, :, 1])
-        q[:, 0, 0, special:] = hit * sharpness
-        only = matches._replace(weight=matches.weight.clone())
-        mask = torch.zeros(3, 3, dtype=torch.bool)
-        mask[0, 1] = True
-        only.weight.mul_(mask[None, :, None, :, None])
-        losses[sharpness] = float(match_loss(q.flatten(2, 3), k, only, special))
-    assert losses[0.0] == pytest.approx(np.log(per_view), rel=1e-4)
-    assert losses[5.0] < losses[0.0]
+    # What a query should look at: (scenes, view, patch, view, patch), its own view left out.
+    truth = torch.zeros(2, views, per_view, views, per_view)
+    truth.scatter_add_(-1, matches.target, matches.weight)
+    truth[:, torch.arange(views), :, torch.arange(views)] = 0
+    share = truth.sum((-2, -1), keepdim=True).clamp(min=1)
+    truth = truth / share
+    own = torch.eye(width).unflatten(0, (views, per_view)).expand(2, -1, -1, -1)
+
+    def loss(wanted: torch.Tensor) -> float:
+        q = torch.zeros(2, 1, views, special + per_view, width)
+        q[:, 0, :, special:] = wanted * width**0.5  # undoes the scale of attention
+        return float(match_loss(q.flatten(2, 3), k, matches, special))
+
+    blind = loss(torch.zeros_like(own))
+    assert blind == pytest.approx(np.log(views * (special + per_view)), rel=1e-4)
+    # Log-probabilities as logits: attention is the truth, and the loss is its entropy.
+    known = loss(truth.flatten(3).clamp(min=1e-9).log() + 30)  # special tokens stay at 0
+    seen = truth.sum((-2, -1)).flatten()
+    entropy = -(truth * truth.clamp(min=1e-9).log()).sum((-2, -1)).flatten()
+    assert known == pytest.approx(float((entropy * seen).sum() / seen.sum()), abs=1e-3)
+    assert known < blind < loss(20 * own)
 
 
 def test_watching_stops_after_what_is_taught(batch):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model.aggregator import Tap
@@ -103,7 +102,10 @@ def true_matches(batch: Batch, patch: int) -> Matches:
 
 
 def match_loss(q: Tensor, k: Tensor, matches: Matches, special: int) -> Tensor:
-    """Cross-entropy of attention among the patches of every other view.
+    """Cross-entropy of attention against the same surface point in all other views that see it.
+
+    Attention is taken over everything a query sees, its own view too: a head that finds the match
+    in every other view but looks at itself has nothing to tell.
 
     Args:
         q, k: (B, heads, S * (special + P), width) queries and keys of the taught heads.
@@ -111,25 +113,17 @@ def match_loss(q: Tensor, k: Tensor, matches: Matches, special: int) -> Tensor:
         special: tokens before the patches of each view.
     """
     views = matches.target.shape[1]
-    shape = (views, -1)
-    q = q.unflatten(2, shape)[:, :, :, special:]
-    k = k.unflatten(2, shape)[:, :, :, special:]
-    total = matches.weight.new_zeros(())
-    count = matches.weight.new_zeros(())
-    scale = q.shape[-1] ** -0.5
-    for step in range(1, views):
-        # Every view against the one ``step`` places on, which covers all ordered pairs.
-        other = [(i + step) % views for i in range(views)]
-        own = range(views)
-        scores = q.float() @ k[:, :, other].float().transpose(-1, -2) * scale
-        log_p = F.log_softmax(scores, dim=-1)
-        target, weight = matches.target[:, own, :, other], matches.weight[:, own, :, other]
-        target, weight = target.transpose(0, 1), weight.transpose(0, 1)
-        heads = log_p.shape[1]
-        picked = log_p.gather(-1, target[:, None].expand(-1, heads, -1, -1, -1))
-        total = total - (picked * weight[:, None]).sum() / heads
-        count = count + weight.sum()
-    return total / count.clamp(min=1)
+    q = q.unflatten(2, (views, -1))[:, :, :, special:].float()
+    scores = q.flatten(2, 3) @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+    whole = scores.logsumexp(-1).unflatten(2, (views, -1))
+    # (B, heads, S, P, S, P): queries' view and patch, keys' view and patch
+    scores = scores.unflatten(2, (views, -1)).unflatten(-1, (views, -1))[..., special:]
+    target = matches.target[:, None].expand(-1, scores.shape[1], -1, -1, -1, -1)
+    log_p = scores.gather(-1, target) - whole[..., None, None]
+    others = 1 - torch.eye(views, device=q.device)[:, None, :, None]
+    weight = matches.weight * others
+    weight = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1)
+    return -(log_p * weight[:, None]).sum() / scores.shape[1] / weight.sum().clamp(min=1)
 
 
 class _Enough(Exception):
