@@ -74,6 +74,17 @@ def test_a_layer_uses_them_and_agrees_with_itself():
         assert torch.equal(layer.outputs(x, 64, 128), layer(x)[..., 64:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_with_gelu_is_seen_by_hooks(dtype):
+    """Calibration watches layers by hooks, whatever precision the network is in."""
+    layer, seen = Linear(64, 128).to(dtype).requires_grad_(False), []
+    handle = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    x = random(1, 70, 64)
+    layer.gelu(x)
+    handle.remove()
+    assert len(seen) == 1 and seen[0] is x
+
+
 def test_residuals():
     scale = LayerScale(32, 0.3)
     x, y = random(5, 7, 32, dtype=torch.float32), random(5, 7, 32, seed=1)

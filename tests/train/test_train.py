@@ -13,7 +13,7 @@ from vggt_edge.errors import CheckpointError
 from vggt_edge.model.vggt import VGGT, VGGTOutput
 from vggt_edge.predict import extrinsics_from_encoding
 from vggt_edge.train.batch import make_batch, quaternion_from_matrix, regroup
-from vggt_edge.train.curriculum import CURRICULUM, Stage, draw, stage_at
+from vggt_edge.train.curriculum import CURRICULUM, Stage, draw, stage_at, steps_of_beginners
 from vggt_edge.train.curves import plot
 from vggt_edge.train.export import export
 from vggt_edge.train.feed import Feed, photograph
@@ -133,6 +133,10 @@ def test_stages_follow_each_other():
     assert stage_at(0) is CURRICULUM[0]
     assert stage_at(CURRICULUM[0].steps) is CURRICULUM[1]
     assert stage_at(10**8) is CURRICULUM[-1]
+    # Trained weights begin where several views teach everything.
+    first = stage_at(steps_of_beginners())
+    assert min(first.views) > 1 and not first.matching
+    assert steps_of_beginners() == sum(s.steps for s in CURRICULUM[: CURRICULUM.index(first)])
 
 
 def test_learning_rate_warms_up_stays_and_decays():

@@ -129,7 +129,7 @@ def command(
     from ..model.config import PRESETS
     from ..model.vggt import VGGT
     from ..train import curves
-    from ..train.curriculum import CURRICULUM
+    from ..train.curriculum import steps_of_beginners
     from ..train.distill import Distilled, scenes_of
     from ..train.export import export
     from ..train.feed import Source
@@ -178,7 +178,7 @@ def command(
     network = network.to(target)
     trainer = Trainer(network, config, sources=sources)
     if start is not None:
-        trainer.step = CURRICULUM[0].steps  # trained weights need no single views
+        trainer.step = steps_of_beginners()
         trainer.warm_from = trainer.step
     seconds = None if minutes is None else 60 * minutes
     if workers is None:

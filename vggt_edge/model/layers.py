@@ -28,23 +28,24 @@ class Linear(nn.Linear):
 
     def gelu(self, x: Tensor) -> Tensor:
         """``forward`` and an exact GELU."""
-        if halves.multiplies(x, self.weight):
-            return halves.multiply(x, self.weight, self.bias, activate=True)
-        return F.gelu(self(x))
+        # By way of the call, so that hooks, which calibration sets, see this product too.
+        y: Tensor = self(x, activate=True)
+        return y
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
-        return self._product(x, self.weight, self.bias)
+    def forward(self, x: Tensor, activate: bool = False) -> Tensor:
+        """(..., in) to (..., out), through an exact GELU if asked."""
+        return self._product(x, self.weight, self.bias, activate)
 
     def outputs(self, x: Tensor, start: int, stop: int) -> Tensor:
         """(..., in) to the outputs ``start:stop`` alone."""
         return self._product(x, self.weight[start:stop], self.bias[start:stop])
 
     @staticmethod
-    def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _product(x: Tensor, weight: Tensor, bias: Tensor | None, activate: bool = False) -> Tensor:
         if halves.multiplies(x, weight):
-            return halves.multiply(x, weight, bias)
-        return F.linear(x.to(weight.dtype), weight, bias)
+            return halves.multiply(x, weight, bias, activate)
+        y = F.linear(x.to(weight.dtype), weight, bias)
+        return F.gelu(y) if activate else y
 
 
 class Norm(nn.LayerNorm):

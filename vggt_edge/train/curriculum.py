@@ -81,6 +81,12 @@ def stage_at(step: int, curriculum: tuple[Stage, ...] = CURRICULUM) -> Stage:
     return curriculum[-1]
 
 
+def steps_of_beginners(curriculum: tuple[Stage, ...] = CURRICULUM) -> int:
+    """Steps of the first stages, which trained weights need no more: those that teach a part."""
+    whole = (i for i, s in enumerate(curriculum) if max(s.views) > 1 and not s.matching)
+    return sum(stage.steps for stage in curriculum[: next(whole)])
+
+
 def draw(
     step: int,
     patch: int,
