@@ -22,6 +22,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import memory
 import record
 import torch
 from torch import Tensor
@@ -52,31 +53,6 @@ SHAPES = {
 }
 ERRORS = ("w8a8", "w8a16", "fp8", "w4a16-g128", "w4a8-g32", "w4a8-g128", "w4a8", "w4a4-g32", "w4a4")
 ROWS, SPECIAL = 522, 10  # two views of 224x224: 256 patches and 5 special tokens each
-
-CHILD = """
-import json, resource, sys, time, torch
-file, dtype, views, height, width = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-import numpy as np
-import vggt_edge as ve
-from vggt_edge import hardware
-from vggt_edge.model import quantized
-hardware.keep_heap()  # as the command line does
-ve.predict, ve.load, ve.Views
-start = peak()
-begin = time.perf_counter()
-model = ve.load(file, heads=("camera", "depth"), dtype=dtype, device="cpu")
-data = {"start": start, "loaded": peak(), "load seconds": round(time.perf_counter() - begin, 1)}
-pictures = np.random.default_rng(0).integers(0, 256, (views, height, width, 3), dtype=np.uint8)
-begin = time.perf_counter()
-ve.predict(model, ve.Views.from_images(pictures))
-data |= {"peak": peak(), "run seconds": round(time.perf_counter() - begin, 1)}
-packed = [m for m in model.modules() if hasattr(m, "backend")]
-data["backends"] = sorted({m.backend for m in packed})
-data["packed layers"] = len(packed)
-data["float linears"] = sum(type(m).__name__ == "Linear" for m in model.modules())
-print(json.dumps(data))
-"""
 
 
 def generator_of(name: str) -> torch.Generator:
@@ -174,27 +150,18 @@ def parts_of(path: Path) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def child(*arguments: object) -> dict:
-    """Measure in a process of its own."""
-    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measured(path: Path, dtype: str) -> dict:
     """File size and peaks of loading and of two views of 224x224, of one file."""
     size = path.stat().st_size
-    run = child(path, dtype, 2, 224, 224)
+    run = memory.measure(path, dtype, 2, 224, 224)
     return {
         "file": size,
         "start": run["start"],
-        "load over start": run["loaded"] - run["start"],
-        "load over file": round((run["loaded"] - run["start"]) / size, 3),
+        "load over start": run["load_peak"],
+        "load over file": round(run["load_peak"] / size, 3),
         "peak": run["peak"],
-        "load seconds": run["load seconds"],
-        "run seconds": run["run seconds"],
+        "load seconds": round(run["load_seconds"], 1),
+        "run seconds": round(run["seconds"], 1),
         "backends": run["backends"],
         "packed layers": run["packed layers"],
         "float linears": run["float linears"],

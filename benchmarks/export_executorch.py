@@ -16,8 +16,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +23,16 @@ from pathlib import Path
 import numpy as np
 import record
 import torch
-from export_litert import load, milliseconds, pictures, ratio, result_name, seeded_file, turns
+from export_litert import (
+    child,
+    load,
+    milliseconds,
+    pictures,
+    ratio,
+    result_name,
+    seeded_file,
+    turns,
+)
 
 from vggt_edge.export import executorch
 from vggt_edge.export.executorch_program import Program, build
@@ -63,19 +70,6 @@ def make(model: str, shape: Shape, recipe: str, folder: Path) -> dict:
     }
 
 
-def child(arguments: argparse.Namespace, recipe: str, folder: Path) -> dict:
-    """``make`` in a process of its own, unless the folder has the program and its measures."""
-    kept = folder / f"{recipe}.json"
-    if not kept.exists():
-        command = [sys.executable, __file__, arguments.model, "--size", arguments.size]
-        command += ["--views", str(arguments.views), "--make", recipe, "--scratch", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        kept.write_text(done.stdout.splitlines()[-1])
-    return json.loads(kept.read_text())
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -95,7 +89,7 @@ def main() -> None:
         print(json.dumps(make(source, shape, args.make, args.scratch)))
         return
     scratch = args.scratch or Path(tempfile.mkdtemp(prefix="export-executorch-"))
-    made = {recipe: child(args, recipe, scratch) for recipe in args.recipes}
+    made = {recipe: child(__file__, args, recipe, scratch) for recipe in args.recipes}
     sets = given(shape)
     source = seeded_file(scratch) if args.model == "seeded-1b" else args.model
     reference, half = TensorModule(load(source)), TensorModule(load(source, "bf16"))

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import record
 import torch
+from child import answer
 
 import vggt_edge as ve
 from vggt_edge.export import litert, stages
@@ -104,17 +105,13 @@ def make(model: str, shape: Shape, recipe: str, folder: Path) -> dict:
     return {"bytes": path.stat().st_size, "seconds": seconds, "peak_bytes": peak}
 
 
-def child(arguments: argparse.Namespace, recipe: str, folder: Path) -> dict:
-    """``make`` in a process of its own, unless the folder has the file and its measures."""
+def child(script: str, arguments: argparse.Namespace, recipe: str, folder: Path) -> dict:
+    """A script's ``make`` in a process of its own, unless the folder has what it made."""
     kept = folder / f"{recipe}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
-    command = [sys.executable, __file__, arguments.model, "--size", arguments.size]
-    command += ["--views", str(arguments.views), "--make", recipe, "--scratch", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    kept.write_text(done.stdout.splitlines()[-1])
+    if not kept.exists():
+        where = ["--size", arguments.size, "--views", arguments.views, "--scratch", folder]
+        made = answer(script, arguments.model, "--make", recipe, *where)
+        kept.write_text(json.dumps(made))
     return json.loads(kept.read_text())
 
 
@@ -193,7 +190,7 @@ def main() -> None:
     recipes = ["float32", *(name for name in args.recipes if name != "float32")]
     made = {}
     for recipe in recipes:
-        made[recipe] = child(args, recipe, scratch)
+        made[recipe] = child(__file__, args, recipe, scratch)
         print(recipe, made[recipe], flush=True)
 
     sets = pictures(shape)[:4]

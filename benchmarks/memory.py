@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from child import answer
+
 CHILD = """
 import json, resource, sys, time, torch
 file, dtype, views, height, width = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
@@ -41,17 +43,20 @@ if views:
     data |= {"peak": peak(), "seconds": time.perf_counter() - begin}
     itemsize = model.aggregator.camera_token.element_size()
     data["estimate"] = memory.run_bytes(model.config, views, height, width, itemsize)
+packed = [m for m in model.modules() if hasattr(m, "backend")]
+data["backends"] = sorted({m.backend for m in packed})
+data["packed layers"] = len(packed)
+data["float linears"] = sum(type(m).__name__ == "Linear" for m in model.modules())
 print(json.dumps(data))
 """
 
 
-def child(*arguments: object) -> dict:
-    """Run the measurement in a process of its own."""
-    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(file: Path, dtype: str, views: int, height: int, width: int) -> dict:
+    """Peaks in bytes of loading and, with views, of a pass, in a process of its own.
+
+    Most of its ``start`` is torch; ``load_peak`` is what loading adds to that.
+    """
+    return answer("-c", CHILD, file, dtype, views, height, width)
 
 
 def main() -> None:
@@ -86,8 +91,8 @@ def main() -> None:
     import record
 
     begin = time.time()
-    load = child(file, args.dtype, 0, height, width)
-    runs = {views: child(file, args.dtype, views, height, width) for views in args.views}
+    load = measure(file, args.dtype, 0, height, width)
+    runs = {views: measure(file, args.dtype, views, height, width) for views in args.views}
     first, last = args.views[0], args.views[-1]
     slope = (runs[last]["peak"] - runs[first]["peak"]) / (last - first)
     data = {

@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, MissingExtraError
 from ..files import replacing
+from . import installed
 from .litert import Port
 from .quiet import FAILURES, first_line, hushed, uninterrupted
 
@@ -65,13 +65,7 @@ def require_packages() -> None:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that make and run the files, where installed."""
-    found = {"torch": str(torch.__version__)}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed.versions(PACKAGES)
 
 
 @contextmanager

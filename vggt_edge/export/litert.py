@@ -12,17 +12,16 @@ import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..errors import ExportError, InputError, MissingExtraError
 from ..files import replacing
+from . import installed
 from .litert_recipes import INT8, LiteRTRecipe, blocks_of, find_recipe, quantizer_rules, scoped
 from .module import as_tuple
 from .quiet import FAILURES, first_line, hushed, uninterrupted
@@ -62,13 +61,7 @@ def _missing(module: str, purpose: str) -> MissingExtraError:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that make and run the files, where installed."""
-    found = {"torch": str(torch.__version__)}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed.versions(PACKAGES)
 
 
 class _Named(nn.Module):

@@ -20,8 +20,6 @@ typedef struct {
     bf16 *weights;    // (ROWS, BLOCK)
 } Scratch;
 
-static inline __m512bh pairs(__m512i x) { return (__m512bh)x; }
-
 static void pack_keys(const bf16 *k, int64_t count, int64_t stride, uint32_t *out) {
     for (int64_t n = 0; n < count; n++) {
         const uint32_t *row = (const uint32_t *)(k + n * stride);
@@ -38,7 +36,6 @@ static void pack_values(const bf16 *v, int64_t count, int64_t stride, uint32_t *
     }
 }
 
-#define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 #define ZERO(R) __m512 a##R##0 = none, a##R##1 = none, a##R##2 = none, a##R##3 = none;
 #define STEP(R)                                                                                    \
     v = pairs(_mm512_set1_epi32(rows[R * reach + i]));                                             \
@@ -57,15 +54,15 @@ static void pack_values(const bf16 *v, int64_t count, int64_t stride, uint32_t *
 static void product(const int32_t *rows, int64_t reach, int64_t count, const uint32_t *packed,
                     int64_t step, int64_t next, float *out, int64_t pitch) {
     const __m512 none = _mm512_setzero_ps();
-    EACH(ZERO)
+    EACH_6(ZERO)
     for (int64_t i = 0; i < count; i++, packed += step) {
         __m512bh w0 = pairs(_mm512_loadu_si512(packed)), v;
         __m512bh w1 = pairs(_mm512_loadu_si512(packed + next));
         __m512bh w2 = pairs(_mm512_loadu_si512(packed + 2 * next));
         __m512bh w3 = pairs(_mm512_loadu_si512(packed + 3 * next));
-        EACH(STEP)
+        EACH_6(STEP)
     }
-    EACH(KEEP)
+    EACH_6(KEEP)
 }
 
 #define ZERO_16(R) __m512 a##R = none;
@@ -76,12 +73,12 @@ static void product(const int32_t *rows, int64_t reach, int64_t count, const uin
 static void product_16(const int32_t *rows, int64_t reach, int64_t count, const uint32_t *packed,
                        int64_t step, float *out, int64_t pitch) {
     const __m512 none = _mm512_setzero_ps();
-    EACH(ZERO_16)
+    EACH_6(ZERO_16)
     for (int64_t i = 0; i < count; i++, packed += step) {
         __m512bh w = pairs(_mm512_loadu_si512(packed));
-        EACH(STEP_16)
+        EACH_6(STEP_16)
     }
-    EACH(KEEP_16)
+    EACH_6(KEEP_16)
 }
 
 // Six rows of queries (the last ones repeated where there are fewer) among all packed keys.
@@ -122,8 +119,8 @@ static void six_queries(const int32_t *q, int64_t keys, const Scratch *s, float 
             sum[r] = sum[r] * fade + _mm512_reduce_add_ps(total);
             for (int d = 0; d < WIDTH; d++) seen[r * WIDTH + d] *= fade;
         }
-        product((const int32_t *)s->weights, BLOCK / 2, (count + 1) / 2, s->values + begin / 2 * WIDTH,
-                WIDTH, 16, part, WIDTH);
+        product((const int32_t *)s->weights, BLOCK / 2, (count + 1) / 2,
+                s->values + begin / 2 * WIDTH, WIDTH, 16, part, WIDTH);
         for (int i = 0; i < ROWS * WIDTH; i++) seen[i] += part[i];
     }
     for (int r = 0; r < ROWS; r++)

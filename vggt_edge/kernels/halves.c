@@ -10,8 +10,6 @@
 #define ROWS 6
 #define COLS 64
 
-static inline __m512bh pairs(__m512i x) { return (__m512bh)x; }
-
 // Sixteen vectors of sixteen 32-bit numbers, transposed.
 static inline void transpose(__m512i v[16]) {
     __m512i t[16];
@@ -74,9 +72,6 @@ static void finish(const float *acc, int count, int64_t row, int64_t col, const 
     }
 }
 
-// The compiler keeps accumulators in registers only when each has a name of its own.
-#define EACH_6(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
-#define EACH_1(DO) DO(0)
 #define ZERO(R)                                                                                    \
     __m512 a##R##0 = _mm512_setzero_ps(), a##R##1 = a##R##0, a##R##2 = a##R##0, a##R##3 = a##R##0;
 #define STEP(R)                                                                                    \

@@ -126,9 +126,6 @@ static void finish(const int32_t *acc, int count, int64_t col, const Block *rows
     }
 }
 
-// The compiler keeps accumulators in registers only when each has a name of its own.
-#define EACH_6(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
-#define EACH_1(DO) DO(0)
 #define ZERO(R)                                                                                    \
     __m512i a##R##0 = _mm512_setzero_si512(), a##R##1 = a##R##0, a##R##2 = a##R##0, a##R##3 = a##R##0;
 #define STEP(R)                                                                                    \

@@ -122,8 +122,6 @@ def pack(
         own = codes[some] if read is None else read(codes[some])
         part = _pack_columns(own, bits, step[some], own_bias, own_multiplier)
         if whole is None:
-            if count <= COLUMNS_AT_ONCE:
-                return part
             whole = part.room(-(-count // PANEL))
         whole.columns(start, min(start + COLUMNS_AT_ONCE, count)).fill(part)
     if whole is None:

@@ -8,6 +8,15 @@
 
 typedef uint16_t bf16;
 
+// One DO a row of a tile: the compiler keeps accumulators in registers only when each has a name of
+// its own.
+#define EACH_6(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
+#define EACH_1(DO) DO(0)
+
+#ifdef __AVX512BF16__
+static inline __m512bh pairs(__m512i x) { return (__m512bh)x; }
+#endif
+
 static inline __m512 load_bf16(const bf16 *p) {
     return _mm512_castsi512_ps(
         _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));

@@ -34,6 +34,10 @@ class Batch(NamedTuple):
     intrinsics: Tensor
     weight: Tensor
 
+    def grid(self, patch: int) -> tuple[int, int]:
+        """Rows and columns of a view's patches."""
+        return self.images.shape[3] // patch, self.images.shape[4] // patch
+
 
 def quaternion_from_matrix(rotation: Tensor) -> Tensor:
     """(..., 3, 3) rotations to (..., 4) unit quaternions xyzw, w >= 0, by the largest part."""

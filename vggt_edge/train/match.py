@@ -70,7 +70,7 @@ def patch_centers(value: Tensor, patch: int) -> Tensor:
 def true_matches(batch: Batch, patch: int) -> Matches:
     """Correspondences between the patches of all views, by depth, pose and visibility."""
     height, width = batch.depth.shape[-2:]
-    rows, cols = height // patch, width // patch
+    rows, cols = batch.grid(patch)
     seen = patch_centers(batch.valid, patch)
     points = patch_centers(batch.points, patch)
     rotation, translation = batch.camera_from_first[..., :3], batch.camera_from_first[..., 3]

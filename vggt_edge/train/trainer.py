@@ -170,8 +170,7 @@ class Trainer:
     ) -> tuple[dict[str, float], list[Tensor], list[Tensor]]:
         """Losses of the correspondences, and the gradients with which each goes backward."""
         patch = self.model.config.patch_size
-        grid = (batch.images.shape[3] // patch, batch.images.shape[4] // patch)
-        matches = true_matches(batch, patch)
+        grid, matches = batch.grid(patch), true_matches(batch, patch)
         if seen.tokens is None:
             raise ValueError("the taught blocks have not run")
         both = {
@@ -198,10 +197,8 @@ class Trainer:
         ends = [t for tap in taps for t in tap]
         cut = [t.detach().requires_grad_() for t in ends]
         cut_taps = [Tap(*cut[i : i + 2]) for i in range(0, len(cut), 2)]
-        patch = self.model.config.patch_size
-        grid = (batch.images.shape[3] // patch, batch.images.shape[4] // patch)
         with use_bf16:
-            output = self.model.decode(cut_taps, grid)
+            output = self.model.decode(cut_taps, batch.grid(self.model.config.patch_size))
         gradients: dict[str, list[Tensor]] = {}
         values = {}
         by_head = losses(output, batch)

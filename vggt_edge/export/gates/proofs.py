@@ -59,14 +59,19 @@ def torch_reference(context: Context) -> Outcome:
     return Outcome(outputs, {"runtime": f"torch {torch.__version__}"}, limits=LIMITS["float32"])
 
 
+def _on_this_machine(context: Context, runtime: str, package: str, worker: str) -> Outcome:
+    """A runtime on the CPU of this machine, in its environment."""
+    _require_runtime(context, runtime)
+    python = environments.python_with(package, runtime, context.environments)
+    if python is None:
+        raise Skip(f"needs {package.replace('_', '-')}: make {runtime}")
+    outputs, facts, _ = call(context, worker, [python])
+    return Outcome(outputs, _ratio(context, facts), repeats=True)
+
+
 def litert_cpu(context: Context) -> Outcome:
     """torch against LiteRT's CPU kernels on this machine."""
-    _require_runtime(context, "litert")
-    python = environments.python_with("ai_edge_litert", "litert", context.environments)
-    if python is None:
-        raise Skip("needs ai-edge-litert: make litert")
-    outputs, facts, _ = call(context, "run_litert.py", [python])
-    return Outcome(outputs, _ratio(context, facts), repeats=True)
+    return _on_this_machine(context, "litert", "ai_edge_litert", "run_litert.py")
 
 
 def litert_arm64(context: Context) -> Outcome:
@@ -114,12 +119,7 @@ def litert_gpu(context: Context) -> Outcome:
 
 def executorch_xnnpack(context: Context) -> Outcome:
     """torch against ExecuTorch's XNNPACK on this machine."""
-    _require_runtime(context, "executorch")
-    python = environments.python_with("executorch", "executorch", context.environments)
-    if python is None:
-        raise Skip("needs executorch: make executorch")
-    outputs, facts, _ = call(context, "run_executorch.py", [python])
-    return Outcome(outputs, _ratio(context, facts), repeats=True)
+    return _on_this_machine(context, "executorch", "executorch", "run_executorch.py")
 
 
 def _npu(context: Context) -> tuple[Path, dict[str, str]]:
