@@ -15,7 +15,15 @@ from vggt_edge.model.vggt import VGGT
 from vggt_edge.train.batch import make_batch
 from vggt_edge.train.curriculum import Stage
 from vggt_edge.train.initialize import initialize
-from vggt_edge.train.match import Teacher, match_loss, patch_centers, true_matches
+from vggt_edge.train.match import (
+    Seen,
+    Teacher,
+    Watched,
+    look_loss,
+    match_loss,
+    patch_centers,
+    true_matches,
+)
 from vggt_edge.train.trainer import TrainConfig, Trainer
 from vggt_edge.worlds import render
 
@@ -62,7 +70,8 @@ def test_a_view_matches_itself(batch):
     assert torch.equal(own.sum(-1) > 0.5, seen)
 
 
-def test_attention_that_knows_the_matches_loses_least(batch):
+@pytest.mark.parametrize("first", [True, False])
+def test_attention_that_knows_the_matches_loses_least(batch, first):
     """Queries made of the keys of their true matches beat blind ones and those of themselves."""
     matches = true_matches(batch, PATCH)
     per_view, special, views = matches.target.shape[2], 3, 3
@@ -70,10 +79,12 @@ def test_attention_that_knows_the_matches_loses_least(batch):
     k = torch.zeros(2, 1, views, special + per_view, width)
     k[:, 0, :, special:] = torch.eye(width).unflatten(0, (views, per_view))
     k = k.flatten(2, 3)
-    # What a query should look at: (scenes, view, patch, view, patch), its own view left out.
+    # What a query should look at: (scenes, view, patch, view, patch).
     truth = torch.zeros(2, views, per_view, views, per_view)
     truth.scatter_add_(-1, matches.target, matches.weight)
-    truth[:, torch.arange(views), :, torch.arange(views)] = 0
+    if first:
+        truth[:, 0] = 0  # the first view's own patches are told nothing
+        truth[:, :, :, 1:] = 0
     share = truth.sum((-2, -1), keepdim=True).clamp(min=1)
     truth = truth / share
     own = torch.eye(width).unflatten(0, (views, per_view)).expand(2, -1, -1, -1)
@@ -81,7 +92,7 @@ def test_attention_that_knows_the_matches_loses_least(batch):
     def loss(wanted: torch.Tensor) -> float:
         q = torch.zeros(2, 1, views, special + per_view, width)
         q[:, 0, :, special:] = wanted * width**0.5  # undoes the scale of attention
-        return float(match_loss(q.flatten(2, 3), k, matches, special))
+        return float(match_loss(q.flatten(2, 3), k, matches, special, first))
 
     blind = loss(torch.zeros_like(own))
     assert blind == pytest.approx(np.log(views * (special + per_view)), rel=1e-4)
@@ -93,6 +104,32 @@ def test_attention_that_knows_the_matches_loses_least(batch):
     assert known < blind < loss(20 * own)
 
 
+def test_looking_at_the_camera_token_alone_loses_nothing():
+    special, patches, width = 3, 10, 8
+    k = torch.zeros(2, 1, special + patches, width)
+    k[:, :, 0, 0] = 1
+    q = torch.zeros_like(k)
+    assert float(look_loss(q, k, special)) == pytest.approx(np.log(special + patches))
+    q[..., 0] = 100
+    assert float(look_loss(q, k, special)) < 1e-6
+
+
+def test_tokens_that_know_themselves_lose_nothing(batch):
+    teacher = Teacher(CONFIG, blocks=(0,))
+    grid = batch.grid(PATCH)
+    x = torch.zeros(2, 3, CONFIG.special_tokens + grid[0] * grid[1], CONFIG.width)
+    n = torch.arange(grid[0] * grid[1])
+    x[:, :, CONFIG.special_tokens :, 0] = (n // grid[1] + 0.5) / grid[0] - 0.5
+    x[:, :, CONFIG.special_tokens :, 1] = (n % grid[1] + 0.5) / grid[1] - 0.5
+    x[:, :, :, 2] = -0.5
+    x[:, 0, :, 2] = 0.5
+    seen = Seen(attention=[Watched(x, x, x)])
+    assert 0.9 < teacher.own_loss(seen, grid) < 1.1  # a quarter, a quarter and a half
+    with torch.no_grad():
+        teacher.own[0].weight[:, :3] = torch.eye(3)
+    assert teacher.own_loss(seen, grid) < 1e-6
+
+
 def test_watching_stops_after_what_is_taught(batch):
     """What a short run sees is what a whole run sees; nothing behind it is touched by its step."""
     stages = (Stage(10**9, (2,), (42**2,), 4 * 42**2, (0.4, 0.8), 0.0, matching=True, rate=2.0),)
@@ -102,7 +139,9 @@ def test_watching_stops_after_what_is_taught(batch):
     with teacher.watching(model) as whole:
         model.aggregator(batch.images)
     short = teacher.watch(model, batch.images)
-    for ours, theirs in zip(short.attention, whole.attention, strict=True):
+    assert len(short.frames) == len(teacher.frames)
+    watched = zip(short.frames + short.attention, whole.frames + whole.attention, strict=True)
+    for ours, theirs in watched:
         assert torch.equal(ours.q, theirs.q) and torch.equal(ours.k, theirs.k)
     assert torch.equal(short.tokens, whole.tokens)
     last = teacher.blocks[-1]
@@ -116,7 +155,7 @@ def test_watching_stops_after_what_is_taught(batch):
     assert f"aggregator.global_blocks.{last}.mlp.fc2.weight" in changed
     assert f"aggregator.frame_blocks.{last + 1}.norm1.weight" not in changed
     assert not any("head" in name for name in changed)
-    assert values[-1]["match"] < values[0]["match"] and values[-1]["place"] < values[0]["place"]
+    assert all(values[-1][name] < values[0][name] for name in ("look", "own", "match", "place"))
     assert "depth" not in values[0] and values[0]["rate"] == pytest.approx(2 * 6e-4)
 
 

@@ -1,16 +1,23 @@
 """Supervision that no shipped weight carries: who sees the same point, and where it is.
 
 From scratch, pose sits on a plateau until attention has found correspondences, which the camera
-loss alone teaches slowly (docs/LOG.md). Here they are taught directly: in some global blocks a few
-heads are told, for every patch, which patch of every other view sees the same surface point
-(cross-entropy over that view's patches); behind the last of these blocks a linear map is told where
-in the first view the patch is seen, so that what attention found is written down; and another, from
-the last tap, is told the patch's point in the first camera's frame. The worlds know all exactly.
+loss alone teaches slowly (docs/LOG.md). Here they are taught directly, in the order in which a
+network needs them:
+
+- a head of the first frame blocks looks at the camera token, which alone tells the first view from
+  the others, and a linear map finds in each patch whether its view is the first, and its place;
+- in some global blocks one head of each patch looks at the patch of the first view that sees the
+  same surface point, another at those of all views (cross-entropy over all that attention sees);
+- behind the last of these blocks a linear map is told where in the first view the patch is seen, so
+  that what attention found is written down;
+- another, from the last tap, is told the patch's point in the first camera's frame.
+
+The worlds know all of it exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
@@ -53,10 +60,12 @@ class Seen:
     """What was watched in a forward pass.
 
     Fields
-        attention  of each taught block, in order.
+        frames     of each taught frame block, in order; the views stand in the batch.
+        attention  of each taught global block, in order.
         tokens     (B, S, P, width) that leave the last of them; None before it has run.
     """
 
+    frames: list[Watched] = field(default_factory=list)
     attention: list[Watched] = field(default_factory=list)
     tokens: Tensor | None = None
 
@@ -101,29 +110,44 @@ def true_matches(batch: Batch, patch: int) -> Matches:
     return Matches(target.permute(0, 2, 3, 1, 4), weight.permute(0, 2, 3, 1, 4))
 
 
-def match_loss(q: Tensor, k: Tensor, matches: Matches, special: int) -> Tensor:
-    """Cross-entropy of attention against the same surface point in all other views that see it.
+def match_loss(q: Tensor, k: Tensor, matches: Matches, special: int, first: bool) -> Tensor:
+    """Cross-entropy of attention against the same surface point in the views that see it.
 
-    Attention is taken over everything a query sees, its own view too: a head that finds the match
-    in every other view but looks at itself has nothing to tell.
+    Attention is taken over everything a query sees: a head that finds the match in another view
+    but looks at itself has nothing to tell.
 
     Args:
         q, k: (B, heads, S * (special + P), width) queries and keys of the taught heads.
         matches: the truth.
         special: tokens before the patches of each view.
+        first: the patches of the other views are to look at the first view alone. Otherwise all
+            are to look at all views, and at themselves: nothing but its content tells a patch of
+            the second view from one of the third.
     """
     views = matches.target.shape[1]
-    q = q.unflatten(2, (views, -1))[:, :, :, special:].float()
+    own, seen = slice(int(first), None), slice(0, 1 if first else None)
+    q = q.unflatten(2, (views, -1))[:, :, own, special:].float()
     scores = q.flatten(2, 3) @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
-    whole = scores.logsumexp(-1).unflatten(2, (views, -1))
+    whole = scores.logsumexp(-1).unflatten(2, (q.shape[2], -1))
     # (B, heads, S, P, S, P): queries' view and patch, keys' view and patch
-    scores = scores.unflatten(2, (views, -1)).unflatten(-1, (views, -1))[..., special:]
-    target = matches.target[:, None].expand(-1, scores.shape[1], -1, -1, -1, -1)
+    scores = scores.unflatten(2, (q.shape[2], -1)).unflatten(-1, (views, -1))
+    scores = scores[..., seen, special:]
+    target = matches.target[:, None, own, :, seen].expand(-1, scores.shape[1], -1, -1, -1, -1)
     log_p = scores.gather(-1, target) - whole[..., None, None]
-    others = 1 - torch.eye(views, device=q.device)[:, None, :, None]
-    weight = matches.weight * others
+    weight = matches.weight[:, own, :, seen]
     weight = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1)
     return -(log_p * weight[:, None]).sum() / scores.shape[1] / weight.sum().clamp(min=1)
+
+
+def look_loss(q: Tensor, k: Tensor, special: int) -> Tensor:
+    """How far the patches of single views are from looking at their view's camera token.
+
+    Args:
+        q, k: (B * S, heads, special + P, width) queries and keys of the taught heads.
+        special: tokens before the patches, the camera's first.
+    """
+    scores = q[:, :, special:].float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+    return (scores.logsumexp(-1) - scores[..., 0]).mean()
 
 
 class _Enough(Exception):
@@ -131,23 +155,27 @@ class _Enough(Exception):
 
 
 class Teacher(nn.Module):
-    """Watches the taught heads during a forward pass and holds the map from tokens to points.
+    """Watches the taught heads during a forward pass and holds the maps from tokens to truths.
+
+    Of a taught global block the first head looks at the first view and the second at all views; of
+    the frame blocks up to there the last head looks at the camera token.
 
     Args:
         config: of the network.
         blocks: which global blocks are taught; by default the second and third.
-        heads: how many heads of each.
     """
 
-    def __init__(self, config: VGGTConfig, blocks: tuple[int, ...] = (1, 2), heads: int = 2):
+    def __init__(self, config: VGGTConfig, blocks: tuple[int, ...] = (1, 2)):
         super().__init__()
         self.blocks = tuple(b for b in blocks if b < config.depth)
-        self.heads = min(heads, config.attention_heads)
+        self.frames = tuple(range(min(self.blocks) + 1))
         self.special = config.special_tokens
         self.patch = config.patch_size
         self.points = nn.Linear(2 * config.width, 4)
         self.places = nn.Linear(config.width, 2)
-        for layer in (self.points, self.places):
+        self.own = nn.ModuleList(nn.Linear(config.width, 3) for _ in self.blocks)
+        for layer in (self.points, self.places, *self.own):
+            layer = cast(nn.Linear, layer)
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -162,20 +190,26 @@ class Teacher(nn.Module):
         """Collects what the taught blocks do during a forward pass."""
         seen = Seen()
 
-        def watch(attention: nn.Module, inputs: tuple[Tensor, Tables | None]) -> None:
-            x, tables = inputs
-            attention = cast(Attention, attention)
-            q = attention.queries(x, tables)[:, : self.heads]
-            k = attention.keys_values(x, tables)[0][:, : self.heads]
-            seen.attention.append(Watched(x, q, k))
+        def watch(heads: slice, found: list[Watched]) -> Callable[..., None]:
+            def hook(attention: nn.Module, inputs: tuple[Tensor, Tables | None]) -> None:
+                x, tables = inputs
+                attention = cast(Attention, attention)
+                q = attention.queries(x, tables)[:, heads]
+                k = attention.keys_values(x, tables)[0][:, heads]
+                found.append(Watched(x, q, k))
+
+            return hook
 
         def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
             seen.tokens = output
             if stop:
                 raise _Enough
 
+        frames = [cast(Block, model.aggregator.frame_blocks[b]) for b in self.frames]
         blocks = [cast(Block, model.aggregator.global_blocks[b]) for b in self.blocks]
-        handles = [block.attn.register_forward_pre_hook(watch) for block in blocks]
+        hooks = [(b, watch(slice(-1, None), seen.frames)) for b in frames]
+        hooks += [(b, watch(slice(0, 2), seen.attention)) for b in blocks]
+        handles = [block.attn.register_forward_pre_hook(hook) for block, hook in hooks]
         handles.append(blocks[-1].register_forward_hook(keep))
         try:
             yield seen
@@ -185,8 +219,38 @@ class Teacher(nn.Module):
 
     def match_loss(self, seen: Seen, matches: Matches) -> Tensor:
         """How far the taught heads are from attending to the same surface point."""
-        per_block = [match_loss(w.q, w.k, matches, self.special) for w in seen.attention]
-        return torch.stack(per_block).mean()
+        losses = [
+            match_loss(w.q[:, head : head + 1], w.k[:, head : head + 1], matches, self.special, one)
+            for w in seen.attention
+            for head, one in enumerate((True, False)[: w.q.shape[1]])
+        ]
+        return torch.stack(losses).mean()
+
+    def look_loss(self, seen: Seen) -> Tensor:
+        """How far the taught heads of the frame blocks are from looking at the camera token."""
+        return torch.stack([look_loss(w.q, w.k, self.special) for w in seen.frames]).mean()
+
+    def own_loss(self, seen: Seen, grid: tuple[int, int]) -> Tensor:
+        """How far the inputs of the taught blocks are from knowing their place and first view.
+
+        Mean L1 of each patch's row and column, in its view's height and width, and of half a unit
+        with the sign of whether its view is the first.
+
+        Args:
+            seen: what was watched.
+            grid: rows and columns of a view's patches.
+        """
+        device = seen.attention[0].x.device
+        axes = [(torch.arange(n, device=device) + 0.5) / n - 0.5 for n in grid]
+        place = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+        errors = []
+        for watched, layer in zip(seen.attention, self.own, strict=True):
+            told = layer(watched.x[:, :, self.special :].float()).float()
+            first = torch.full(told.shape[:3], -0.5, device=device)
+            first[:, 0] = 0.5
+            truth = torch.cat([place.expand(*told.shape[:2], -1, -1), first[..., None]], dim=-1)
+            errors.append((told - truth).abs().sum(-1).mean())
+        return torch.stack(errors).mean()
 
     def place_loss(self, tokens: Tensor, matches: Matches, grid: tuple[int, int]) -> Tensor:
         """How far the tokens are from knowing where in the first view their patch is seen.

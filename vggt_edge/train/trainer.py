@@ -23,7 +23,7 @@ from .losses import balanced_gradients, losses
 from .match import Seen, Teacher, true_matches
 
 # Norms of the gradients at the trunk, beside the camera's, which the curriculum sets.
-SHARES = {"depth": 1.0, "point": 0.7, "match": 1.0, "place": 1.0}
+SHARES = {"depth": 1.0, "point": 0.7, "look": 0.3, "own": 0.7, "match": 1.0, "place": 1.0}
 # Kinds of worlds that training never shows, so that they can be scored as unseen.
 HELD_OUT = ("terrace", "depot")
 TRAINED_KINDS = tuple(kind for kind in KINDS if kind not in HELD_OUT)
@@ -173,12 +173,15 @@ class Trainer:
         grid, matches = batch.grid(patch), true_matches(batch, patch)
         if seen.tokens is None:
             raise ValueError("the taught blocks have not run")
-        both = {
-            "match": (self.teacher.match_loss(seen, matches), [w.x for w in seen.attention]),
+        attended = [w.x for w in seen.attention]
+        taught = {
+            "look": (self.teacher.look_loss(seen), [w.x for w in seen.frames]),
+            "own": (self.teacher.own_loss(seen, grid), attended),
+            "match": (self.teacher.match_loss(seen, matches), attended),
             "place": (self.teacher.place_loss(seen.tokens, matches, grid), [seen.tokens]),
         }
         values, ends, pulls = {}, [], []
-        for name, (loss, at) in both.items():
+        for name, (loss, at) in taught.items():
             self._remember(name, torch.autograd.grad(loss, at, retain_graph=True))
             values[name] = float(loss.detach())
             ends.append(loss)
