@@ -129,6 +129,10 @@ def main() -> None:
                 kept.write_text(json.dumps(row))
         else:
             row = json.loads(kept.read_text())
+        made = folder / "bundle" / "bundle.json"
+        if made.exists():
+            # Rows of several days need not be of the same weights.
+            row["network"] = json.loads(made.read_text())["network"]
         rows[name] = row
         told = row.get("error") or {gate: one["status"] for gate, one in row["gates"].items()}
         print(name, told, flush=True)

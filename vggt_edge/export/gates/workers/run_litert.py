@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +30,16 @@ def decode(stored: np.ndarray, port: dict[str, Any]) -> np.ndarray:
     return ((stored.astype(np.float32) - port["zero"]) * np.float32(port["scale"])).astype(
         np.float32
     )
+
+
+def in_float32(stage: dict[str, Any], call: Call) -> Call:
+    """A stage that takes and gives float32, whatever its file does."""
+
+    def coded(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = call({n: encode(value, stage["inputs"][n]) for n, value in inputs.items()})
+        return {n: decode(value, stage["outputs"][n]) for n, value in found.items()}
+
+    return coded
 
 
 def on_cpu(stage: dict[str, Any], threads: int) -> Call:
@@ -88,39 +96,19 @@ def on_gpu(stage: dict[str, Any], precise: bool, patience: float, facts: dict[st
     return call
 
 
-def main(folder: Path) -> None:
-    """One job."""
-    job = json.loads((folder / "job.json").read_text())
-    images = np.load(folder / "images.npy")
-    facts: dict[str, Any] = {
-        "runtime": f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
-    }
-    on = job.get("accelerator", "cpu")
-    start = time.perf_counter()
-    calls = [
-        on_gpu(stage, job["precise"], job["patience"], facts)
-        if on == "gpu"
-        else on_cpu(stage, job["threads"])
+def load(job: dict[str, Any], facts: dict[str, Any]) -> list[Call]:
+    """All stages on the accelerator of the job."""
+    gpu = job.get("accelerator", "cpu") == "gpu"
+    return [
+        in_float32(
+            stage,
+            on_gpu(stage, job["precise"], job["patience"], facts)
+            if gpu
+            else on_cpu(stage, job["threads"]),
+        )
         for stage in job["stages"]
     ]
-    facts["load_seconds"] = time.perf_counter() - start
-    results: dict[str, list[np.ndarray]] = {name: [] for name in job["outputs"]}
-    spent = []
-    for one in images:
-        values = {"images": one}
-        start = time.perf_counter()
-        for stage, call in zip(job["stages"], calls, strict=True):
-            ports = stage["inputs"]
-            found = call({name: encode(values[name], ports[name]) for name in ports})
-            values.update({n: decode(v, stage["outputs"][n]) for n, v in found.items()})
-        spent.append(1000 * (time.perf_counter() - start))
-        for name in job["outputs"]:
-            results[name].append(np.array(values[name], dtype=np.float32))
-    facts["milliseconds"] = spent
-    stacked: dict[str, Any] = {name: np.stack(v) for name, v in results.items()}
-    np.savez(folder / "result.npz", **stacked)
-    (folder / "facts.json").write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    importlib.import_module("passes").run(Path(sys.argv[1]), "ai-edge-litert", load)

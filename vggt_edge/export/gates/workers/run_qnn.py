@@ -49,9 +49,7 @@ def main(folder: Path) -> None:
         "device": "emulated on the host: numbers count, times do not",
         "load_seconds": loaded,
     }
-    stacked: dict[str, Any] = {n: np.stack(v) for n, v in results.items()}
-    np.savez(folder / "result.npz", **stacked)
-    (folder / "facts.json").write_text(json.dumps(facts))
+    importlib.import_module("passes").write(folder, results, facts)
 
 
 if __name__ == "__main__":
