@@ -29,7 +29,7 @@ from torch import Tensor
 
 from vggt_edge import weights
 from vggt_edge.checkpoint import skeleton
-from vggt_edge.compress.apply import round_to_nearest
+from vggt_edge.compress.compress import compress
 from vggt_edge.compress.scan import rounded
 from vggt_edge.model.config import PRESETS
 from vggt_edge.model.layers import Linear
@@ -122,7 +122,7 @@ def build_pocket(name: str, path: str) -> None:
     """Write the pocket model in a precision or a recipe."""
     model = weights.load("pocket", dtype=name if name in ("float32", "bf16") else "bf16")
     if name not in ("float32", "bf16"):
-        round_to_nearest(model, Recipe(name))
+        compress(model, name, method="nearest")
     weights.save(model, path)
 
 

@@ -22,11 +22,10 @@ import torch
 
 from vggt_edge import memory
 from vggt_edge.checkpoint import skeleton
-from vggt_edge.compress.apply import round_to_nearest
+from vggt_edge.compress.compress import compress
 from vggt_edge.hardware import keep_heap
 from vggt_edge.model.config import PRESETS
 from vggt_edge.model.vggt import VGGT, precise_parameters
-from vggt_edge.recipe import Recipe
 from vggt_edge.weights import from_upstream
 
 CONFIG = replace(PRESETS["vggt-1b"], heads=("camera", "depth"))
@@ -107,7 +106,9 @@ def build_variants(
     variants["bf16"] = run(half())
     for recipe in recipes:
         # The search for the best clipping changes no speed.
-        variants[recipe] = run(round_to_nearest(half(), Recipe(recipe), search=False))
+        packed = half()
+        compress(packed, recipe, method="minmax")
+        variants[recipe] = run(packed)
     return variants
 
 

@@ -143,13 +143,12 @@ def test_a_stream_goes_on_elsewhere(model):
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a8-g32"])
 def test_a_compressed_network_streams_and_is_made_dense_again(model, scheme):
-    from vggt_edge.compress.apply import round_to_nearest
-    from vggt_edge.recipe import Recipe
+    from vggt_edge.compress.compress import compress
 
     views = some_views()
     make_sparse(model, "dense")
     exact = predict(model, views).depth
-    round_to_nearest(model, Recipe(scheme))
+    compress(model, scheme, method="nearest")
     dense = predict(model, views)
     assert not np.array_equal(dense.depth, exact)
     make_sparse(model, "anchors", k=3, stride=2)

@@ -13,8 +13,8 @@ from test_sensitivity import CONFIG, make_cases
 
 from vggt_edge import weights
 from vggt_edge.compress import budget
-from vggt_edge.compress.apply import round_to_nearest
 from vggt_edge.compress.budget import Choices, Frontier, choose, parse_bytes, recipe_of, sizes_of
+from vggt_edge.compress.compress import compress
 from vggt_edge.compress.fit import fit_recipe
 from vggt_edge.compress.scan import scan
 from vggt_edge.errors import RecipeError
@@ -28,6 +28,12 @@ def make_model() -> VGGT:
     for name, tensor in network.state_dict().items():
         if name.endswith("gamma"):
             tensor.fill_(0.5)
+    return network
+
+
+def rounded(recipe: Recipe | str) -> VGGT:
+    network = make_model()
+    compress(network, recipe, method="nearest")
     return network
 
 
@@ -102,12 +108,12 @@ def test_thinning_keeps_the_ends(monkeypatch):
 def test_a_file_never_exceeds_its_estimate(model, tmp_path):
     sizes = sizes_of(model)
     for name in ("w4a8-g32", "w8a8", "aggregator.frame_blocks.1.*=w8a8,*=w4a8-g32"):
-        packed = round_to_nearest(make_model(), Recipe(name))
+        packed = rounded(name)
         size = weights.save(packed, tmp_path / "m.safetensors").stat().st_size
         assert size <= sizes.total(Recipe(name)) < 1.15 * size + 20_000
     size = weights.save(model, tmp_path / "m.safetensors").stat().st_size
     assert size <= sizes.total(Recipe("float")) < 1.1 * size + 20_000
-    half = round_to_nearest(make_model(), Recipe("w8a8")).to(torch.float16)
+    half = rounded("w8a8").to(torch.float16)
     size = weights.save(half, tmp_path / "m.safetensors").stat().st_size
     sizes = sizes_of(model, floats=torch.float16)
     assert size <= sizes.total(Recipe("w8a8")) < 1.15 * size + 20_000
@@ -169,7 +175,7 @@ def test_fit_measures_the_whole_recipe(model, tmp_path):
     middle = (sizes.total(Recipe("w4a8-g32")) + sizes.total(Recipe("w8a8"))) // 2
     found = fit_recipe(model, cases, budget_bytes=middle, file=file)
     assert torch.equal(model(images).depth, before) and model.recipe is None
-    packed = round_to_nearest(make_model(), found.recipe)
+    packed = rounded(found.recipe)
     assert weights.save(packed, tmp_path / "m.safetensors").stat().st_size <= middle
     whole = fit_recipe(model, cases, budget_bytes=sizes.total(Recipe("w4a8-g32")), file=file)
     assert found.bytes > whole.bytes and found.predicted < whole.predicted

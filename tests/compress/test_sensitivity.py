@@ -11,8 +11,8 @@ from conftest import GOLDEN_CONFIG
 from torch import nn
 
 from vggt_edge import weights
-from vggt_edge.compress.apply import round_to_nearest
 from vggt_edge.compress.cases import folder_cases, world_cases
+from vggt_edge.compress.compress import compress
 from vggt_edge.compress.damage import Case, Judge, Target, losses, target_of
 from vggt_edge.compress.scan import block_of, compressed, rounded, scan, units_of
 from vggt_edge.compress.sensitivity import Score, Sensitivity, lines, read
@@ -20,7 +20,7 @@ from vggt_edge.errors import ImageError, InputError, RecipeError
 from vggt_edge.model.quantized import QuantLinear
 from vggt_edge.model.vggt import VGGT
 from vggt_edge.predict import predict
-from vggt_edge.recipe import Recipe, Scheme
+from vggt_edge.recipe import Scheme
 from vggt_edge.train.initialize import initialize
 from vggt_edge.types import Views
 
@@ -153,7 +153,8 @@ def test_what_cannot_be_scored(model):
         scan(model, make_cases(), against="truth")
     with pytest.raises(RecipeError, match="costs nothing"):
         scan(model, make_cases(), ("float",))
-    packed = round_to_nearest(initialize(VGGT(CONFIG), seed=3), Recipe("w8a8"))
+    packed = initialize(VGGT(CONFIG), seed=3)
+    compress(packed, "w8a8", method="nearest")
     with pytest.raises(RecipeError, match="float network"):
         scan(packed, make_cases())
 

@@ -11,7 +11,7 @@ from conftest import GOLDEN_CONFIG, make_views_matter
 
 from vggt_edge import weights
 from vggt_edge.attention import make_sparse
-from vggt_edge.compress.apply import round_to_nearest
+from vggt_edge.compress.compress import compress
 from vggt_edge.compress.token_filter import (
     TokenStatistics,
     compensate,
@@ -21,7 +21,6 @@ from vggt_edge.compress.token_filter import (
 )
 from vggt_edge.errors import InputError, RecipeError
 from vggt_edge.model.vggt import VGGT
-from vggt_edge.recipe import Recipe
 from vggt_edge.train.initialize import initialize
 from vggt_edge.types import Views
 
@@ -95,7 +94,7 @@ def test_views_see_the_token_and_only_they_answer(model):
 def test_it_is_saved_with_the_weights(model, recipe, tmp_path):
     compensate(model, torch.randn(2 * CONFIG.width))
     if recipe:
-        round_to_nearest(model, Recipe(recipe))
+        compress(model, recipe, method="nearest")
     images = torch.rand(1, 2, 3, 28, 28)
     path = weights.save(model, tmp_path / "m.safetensors")
     again = weights.load(path, dtype="float32", device="cpu")

@@ -15,14 +15,13 @@ from conftest import TINY_CONFIG
 
 from vggt_edge import cli
 from vggt_edge.attention import make_sparse
-from vggt_edge.compress.apply import round_to_nearest
+from vggt_edge.compress.compress import compress
 from vggt_edge.distribute import LocalExecutor, RayExecutor
 from vggt_edge.distribute.cluster import last_line, share_out
 from vggt_edge.distribute.packing import pack, unpack
 from vggt_edge.errors import InputError, LostItemsError, MissingExtraError
 from vggt_edge.model.vggt import VGGT
 from vggt_edge.outputs.frames import read_stream, write_stream
-from vggt_edge.recipe import Recipe
 from vggt_edge.retrieval import descriptors
 from vggt_edge.scene.cluster_passes import run_passes
 from vggt_edge.scene.cluster_store import ClusterStore
@@ -42,7 +41,7 @@ def a_model(scheme: str | None = None) -> VGGT:
     config = dataclasses.replace(TINY_CONFIG, heads=("camera", "depth"))
     model = initialize(VGGT(config), seed=1).eval().requires_grad_(False)
     if scheme:
-        round_to_nearest(model, Recipe(scheme))
+        compress(model, scheme, method="nearest")
     return make_sparse(model, "anchors", k=2)
 
 

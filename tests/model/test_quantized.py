@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from vggt_edge import weights
-from vggt_edge.compress.apply import behind, quantized, quantized_conv, round_to_nearest
+from vggt_edge.compress.apply import behind, quantized, quantized_conv
+from vggt_edge.compress.compress import compress
 from vggt_edge.compress.nearest import nearest
 from vggt_edge.errors import CheckpointError, RecipeError
 from vggt_edge.kernels import build
@@ -14,6 +15,7 @@ from vggt_edge.model import backends
 from vggt_edge.model.layers import Linear
 from vggt_edge.model.quantized import QuantLinear, fits, pack_nibbles, unpack_nibbles
 from vggt_edge.model.quantized_conv import QuantConv2d, conv_fits, conv_scheme
+from vggt_edge.model.vggt import VGGT
 from vggt_edge.recipe import Recipe, Scheme
 
 NAMES = ["w8a8", "w8a16", "w4a8", "w4a8-g32", "w4a16-g32", "w4a4", "w4a4-g64-hadamard", "fp8"]
@@ -100,9 +102,15 @@ def images():
     return torch.rand(1, 2, 3, 56, 70, generator=torch.Generator().manual_seed(0))
 
 
+def rounded(recipe: str) -> VGGT:
+    model = weights.load("pocket", dtype="float32", device="cpu")
+    compress(model, recipe, method="nearest")
+    return model
+
+
 @pytest.mark.parametrize("name", ["w8a8", "w4a8-g32", "fp8"])
 def test_a_file_gives_back_the_same_network(name, images, tmp_path):
-    model = round_to_nearest(weights.load("pocket", dtype="float32", device="cpu"), Recipe(name))
+    model = rounded(name)
     before = model(images)
     path = weights.save(model, tmp_path / "small.safetensors")
     assert torch.equal(model(images).depth, before.depth)  # saving changed nothing
@@ -119,7 +127,7 @@ def test_a_file_gives_back_the_same_network(name, images, tmp_path):
 
 
 def test_no_float_copy_is_kept(tmp_path):
-    model = round_to_nearest(weights.load("pocket", dtype="float32", device="cpu"), Recipe("w4a8"))
+    model = rounded("w4a8")
     model(torch.rand(1, 1, 3, 28, 28))
     layers = [m for m in model.modules() if isinstance(m, QuantLinear)]
     config = model.config
@@ -143,7 +151,7 @@ def test_no_float_copy_is_kept(tmp_path):
 
 
 def test_casting_the_network_leaves_the_scales():
-    model = round_to_nearest(weights.load("pocket", dtype="float32", device="cpu"), Recipe("w8a8"))
+    model = rounded("w8a8")
     scales = {n: t.clone() for n, t in model.state_dict().items() if n.endswith(".scale")}
     model.to(torch.bfloat16)
     for name, scale in scales.items():
@@ -153,16 +161,16 @@ def test_casting_the_network_leaves_the_scales():
 def test_twice_and_never_are_refused():
     model = weights.load("pocket", dtype="float32", device="cpu")
     with pytest.raises(RecipeError, match="no layer"):
-        round_to_nearest(model, Recipe("nowhere.*=w8a8"))
-    round_to_nearest(model, Recipe("w8a8"))
+        compress(model, "nowhere.*=w8a8", method="nearest")
+    compress(model, "w8a8", method="nearest")
     with pytest.raises(RecipeError, match="already"):
-        round_to_nearest(model, Recipe("w8a8"))
+        compress(model, "w8a8", method="nearest")
 
 
 def test_a_packed_file_for_another_shape_is_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
-    model = round_to_nearest(weights.load("pocket", dtype="float32", device="cpu"), Recipe("w8a8"))
+    model = rounded("w8a8")
     path = weights.save(model, tmp_path / "m.safetensors")
     header = weights.describe(path)
     tensors = load_file(path)

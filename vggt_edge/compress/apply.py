@@ -5,19 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import RecipeError
 from ..model.layers import Linear
 from ..model.quantized import (
     QuantLinear,
     hadamard_signs,
     pack_nibbles,
     rotate,
-    schemes,
     seed_of,
 )
 from ..model.quantized_conv import Convolution, QuantConv2d, conv_rows, conv_schemes
 from ..model.swap import place
-from ..model.vggt import VGGT
 from ..recipe import Recipe, Scheme
 from .nearest import Codes, nearest
 
@@ -92,31 +89,3 @@ def round_convolutions(model: nn.Module, recipe: Recipe, search: bool = True) ->
             raise TypeError(f"{path} is {type(conv).__name__}")
         place(model, path, quantized_conv(conv, scheme, search))
     return list(chosen)
-
-
-@torch.no_grad()
-def round_to_nearest(model: VGGT, recipe: Recipe, search: bool = True) -> VGGT:
-    """Quantize a float network in place, layer by layer, without any data; returns it.
-
-    Args:
-        model: from ``load``; each float layer goes as soon as its codes are there.
-        recipe: which layer gets which precision.
-        search: search for the clipping of least weight error.
-
-    Raises:
-        RecipeError: the network is quantized already, or the recipe names no layer of it.
-    """
-    if model.recipe is not None:
-        raise RecipeError(f"the network is compressed with {model.recipe.name} already")
-    chosen = schemes(model, recipe)
-    if not chosen and not conv_schemes(model, recipe):
-        raise RecipeError(f"{recipe.name} matches no layer of this network that it can hold")
-    for path, scheme in chosen.items():
-        linear = model.get_submodule(path)
-        if not isinstance(linear, Linear):
-            raise TypeError(f"{path} is {type(linear).__name__}")
-        weight = behind(linear.weight.detach(), scheme, path)
-        place(model, path, quantized(linear, path, scheme, nearest(weight, scheme, search=search)))
-    round_convolutions(model, recipe, search)
-    model.recipe = recipe
-    return model
