@@ -8,8 +8,8 @@ network needs them:
   the others, and a linear map finds in each patch whether its view is the first, and its place;
 - in some global blocks one head of each patch looks at the patch of the first view that sees the
   same surface point, another at those of all views (cross-entropy over all that attention sees);
-- behind the last of these blocks a linear map is told where in the first view the patch is seen, so
-  that what attention found is written down;
+- behind each of these blocks a linear map is told where in the first view the patch is seen, if it
+  is, so that what attention found is written down for the next block to refine;
 - another, from the last tap, is told the patch's point in the first camera's frame.
 
 The worlds know all of it exactly.
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model.aggregator import Tap
@@ -62,12 +63,12 @@ class Seen:
     Fields
         frames     of each taught frame block, in order; the views stand in the batch.
         attention  of each taught global block, in order.
-        tokens     (B, S, P, width) that leave the last of them; None before it has run.
+        tokens     (B, S, P, width) that leave each of them.
     """
 
     frames: list[Watched] = field(default_factory=list)
     attention: list[Watched] = field(default_factory=list)
-    tokens: Tensor | None = None
+    tokens: list[Tensor] = field(default_factory=list)
 
 
 def patch_centers(value: Tensor, patch: int) -> Tensor:
@@ -162,19 +163,19 @@ class Teacher(nn.Module):
 
     Args:
         config: of the network.
-        blocks: which global blocks are taught; by default the second and third.
+        blocks: which global blocks are taught; by default the second to fourth.
     """
 
-    def __init__(self, config: VGGTConfig, blocks: tuple[int, ...] = (1, 2)):
+    def __init__(self, config: VGGTConfig, blocks: tuple[int, ...] = (1, 2, 3)):
         super().__init__()
         self.blocks = tuple(b for b in blocks if b < config.depth)
         self.frames = tuple(range(min(self.blocks) + 1))
         self.special = config.special_tokens
         self.patch = config.patch_size
         self.points = nn.Linear(2 * config.width, 4)
-        self.places = nn.Linear(config.width, 2)
+        self.places = nn.ModuleList(nn.Linear(config.width, 3) for _ in self.blocks)
         self.own = nn.ModuleList(nn.Linear(config.width, 3) for _ in self.blocks)
-        for layer in (self.points, self.places, *self.own):
+        for layer in (self.points, *self.places, *self.own):
             layer = cast(nn.Linear, layer)
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -201,8 +202,8 @@ class Teacher(nn.Module):
             return hook
 
         def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.tokens = output
-            if stop:
+            seen.tokens.append(output)
+            if stop and len(seen.tokens) == len(self.blocks):
                 raise _Enough
 
         frames = [cast(Block, model.aggregator.frame_blocks[b]) for b in self.frames]
@@ -210,7 +211,7 @@ class Teacher(nn.Module):
         hooks = [(b, watch(slice(-1, None), seen.frames)) for b in frames]
         hooks += [(b, watch(slice(0, 2), seen.attention)) for b in blocks]
         handles = [block.attn.register_forward_pre_hook(hook) for block, hook in hooks]
-        handles.append(blocks[-1].register_forward_hook(keep))
+        handles += [block.register_forward_hook(keep) for block in blocks]
         try:
             yield seen
         finally:
@@ -252,24 +253,29 @@ class Teacher(nn.Module):
             errors.append((told - truth).abs().sum(-1).mean())
         return torch.stack(errors).mean()
 
-    def place_loss(self, tokens: Tensor, matches: Matches, grid: tuple[int, int]) -> Tensor:
-        """How far the tokens are from knowing where in the first view their patch is seen.
+    def place_loss(self, seen: Seen, matches: Matches, grid: tuple[int, int]) -> Tensor:
+        """How far the tokens are from knowing where the first view sees their patch, if it does.
 
-        Mean L1 over the patches of the other views, in the first view's height and width.
+        Mean L1 over the patches of the other views, in the first view's height and width, and a
+        tenth of the cross-entropy of whether it is seen there at all.
 
         Args:
-            tokens: (B, S, special + P, width) behind the last taught block.
+            seen: what was watched.
             matches: the truth.
             grid: rows and columns of a view's patches.
         """
-        told = self.places(tokens[:, 1:, self.special :].float())
         target, weight = matches.target[:, 1:, :, 0], matches.weight[:, 1:, :, 0]
         share = weight.sum(-1)
         corners = torch.stack([target // grid[1], target % grid[1]], dim=-1) + 0.5
         truth = (corners * weight[..., None]).sum(-2) / share.clamp(min=1e-6)[..., None]
         truth = truth / truth.new_tensor(grid) - 0.5
-        error = (told - truth).abs().sum(-1)
-        return (error * share).sum() / share.sum().clamp(min=1)
+        losses = []
+        for tokens, layer in zip(seen.tokens, self.places, strict=True):
+            told = layer(tokens[:, 1:, self.special :].float()).float()
+            error = ((told[..., :2] - truth).abs().sum(-1) * share).sum() / share.sum().clamp(min=1)
+            visible = F.binary_cross_entropy_with_logits(told[..., 2], (share > 0.5).float())
+            losses.append(error + 0.1 * visible)
+        return torch.stack(losses).mean()
 
     def point_loss(self, tap: Tap, batch: Batch) -> Tensor:
         """Confidence-weighted error of each patch's point, from its token of the last tap."""

@@ -171,14 +171,12 @@ class Trainer:
         """Losses of the correspondences, and the gradients with which each goes backward."""
         patch = self.model.config.patch_size
         grid, matches = batch.grid(patch), true_matches(batch, patch)
-        if seen.tokens is None:
-            raise ValueError("the taught blocks have not run")
         attended = [w.x for w in seen.attention]
         taught = {
             "look": (self.teacher.look_loss(seen), [w.x for w in seen.frames]),
             "own": (self.teacher.own_loss(seen, grid), attended),
             "match": (self.teacher.match_loss(seen, matches), attended),
-            "place": (self.teacher.place_loss(seen.tokens, matches, grid), [seen.tokens]),
+            "place": (self.teacher.place_loss(seen, matches, grid), seen.tokens),
         }
         values, ends, pulls = {}, [], []
         for name, (loss, at) in taught.items():

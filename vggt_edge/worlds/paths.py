@@ -1,7 +1,9 @@
 """Cameras: where a person with a phone would stand, and how they would move.
 
 A path is a first pose that sees something, and a motion: circling a target, sliding, walking,
-turning, or standing wherever the target is visible. ``overlap`` sets the step of the motion.
+turning, or standing wherever the target is visible. ``overlap`` sets the step of the motion. In
+half of the sets the hand also aims beside the target: where it never does, the way a camera turns
+follows from the way it moves (correlation 0.8), and pictures shift too little to show either.
 """
 
 from __future__ import annotations
@@ -119,6 +121,8 @@ def sample_views(builder: Builder, rng: np.random.Generator, views: int, overlap
     depth = float(np.linalg.norm(target - position))
     tilt = rng.normal(0, 0.03) if rng.random() < 0.85 else rng.normal(0, 0.25)
     middle = rng.uniform(0, views - 1)
+    # Of half the view's width; metres at the target.
+    astray = rng.uniform(0.3, 1.2) * step * 0.5 / focal * depth if rng.random() < 0.5 else 0.0
     poses: list[np.ndarray] = []
     for i in range(views):
         k = (i - middle) * direction
@@ -131,6 +135,7 @@ def sample_views(builder: Builder, rng: np.random.Generator, views: int, overlap
             else:
                 to_position, to_target = _moved(motion, k * shrink, step, position, target, focal)
                 to_position = to_position + [0, 0, climb * k * depth * shrink]
+            to_target = to_target + rng.normal(0, astray, 3) * [1, 1, 0.6] * shrink
             shake = 0.012 * depth * (0.3 + step)
             pose = look_at(
                 to_position + rng.normal(0, shake, 3),
