@@ -28,6 +28,7 @@ from vggt_edge.train.trainer import TrainConfig, Trainer
 from vggt_edge.worlds import render
 
 PATCH = 14
+TAUGHT = ("look", "own", "match", "place", "motion")
 CONFIG = dataclasses.replace(TINY_CONFIG, depth=5, taps=(0, 1, 2, 4), heads=("camera", "depth"))
 
 
@@ -156,7 +157,7 @@ def test_watching_stops_after_what_is_taught(batch):
     assert f"aggregator.global_blocks.{last}.mlp.fc2.weight" in changed
     assert f"aggregator.frame_blocks.{last + 1}.norm1.weight" not in changed
     assert not any("head" in name for name in changed)
-    assert all(values[-1][name] < values[0][name] for name in ("look", "own", "match", "place"))
+    assert all(values[-1][name] < values[0][name] for name in TAUGHT)
     assert "depth" not in values[0] and values[0]["rate"] == pytest.approx(2 * 6e-4)
 
 
@@ -186,3 +187,17 @@ def test_tokens_that_know_their_place_in_the_first_view_lose_nothing(batch):
     with torch.no_grad():
         teacher.places[0].weight[:, :3] = torch.eye(3)
     assert teacher.place_loss(found, matches, grid) < 1e-3 < 0.1 < ignorant
+
+
+def test_patches_that_vote_for_the_pose_lose_nothing(batch):
+    teacher = Teacher(CONFIG, blocks=(0,))
+    grid = batch.grid(PATCH)
+    tokens = torch.zeros(2, 3, CONFIG.special_tokens + grid[0] * grid[1], CONFIG.width)
+    tokens[..., :7] = 100.0  # what special tokens say does not count
+    voters = CONFIG.special_tokens + 3
+    tokens[:, :, CONFIG.special_tokens : voters, :7] = batch.pose[:, :, None, :7]
+    tokens[:, :, CONFIG.special_tokens : voters, 7] = 100.0  # nor what those say who abstain
+    with torch.no_grad():
+        ignorant = teacher.motion_loss(Seen(tokens=[tokens]), batch)
+        teacher.motions[0].weight[:, :8] = torch.eye(8)
+        assert teacher.motion_loss(Seen(tokens=[tokens]), batch) < 1e-5 < 0.1 < ignorant

@@ -9,7 +9,8 @@ network needs them:
 - in some global blocks one head of each patch looks at the patch of the first view that sees the
   same surface point, another at those of all views (cross-entropy over all that attention sees);
 - behind each of these blocks a linear map is told where in the first view the patch is seen, if it
-  is, so that what attention found is written down for the next block to refine;
+  is, so that what attention found is written down for the next block to refine, and one pooling of
+  all patches, as a single head of attention could do it, is told the camera's pose;
 - another, from the last tap, is told the patch's point in the first camera's frame.
 
 The worlds know all of it exactly.
@@ -174,8 +175,9 @@ class Teacher(nn.Module):
         self.patch = config.patch_size
         self.points = nn.Linear(2 * config.width, 4)
         self.places = nn.ModuleList(nn.Linear(config.width, 3) for _ in self.blocks)
+        self.motions = nn.ModuleList(nn.Linear(config.width, 8) for _ in self.blocks)
         self.own = nn.ModuleList(nn.Linear(config.width, 3) for _ in self.blocks)
-        for layer in (self.points, *self.places, *self.own):
+        for layer in (self.points, *self.places, *self.motions, *self.own):
             layer = cast(nn.Linear, layer)
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -275,6 +277,21 @@ class Teacher(nn.Module):
             error = ((told[..., :2] - truth).abs().sum(-1) * share).sum() / share.sum().clamp(min=1)
             visible = F.binary_cross_entropy_with_logits(told[..., 2], (share > 0.5).float())
             losses.append(error + 0.1 * visible)
+        return torch.stack(losses).mean()
+
+    def motion_loss(self, seen: Seen, batch: Batch) -> Tensor:
+        """How far a pooling of each later view's patches is from the camera's pose.
+
+        Mean L1 of translation and of quaternion. What a camera's turn and its way do to a picture
+        differ by nearness alone, so patches must multiply what they know; the camera token alone
+        teaches them that slowly.
+        """
+        losses = []
+        for tokens, layer in zip(seen.tokens, self.motions, strict=True):
+            told = layer(tokens[:, 1:, self.special :].float()).float()
+            pose = (told[..., 7:].softmax(-2) * told[..., :7]).sum(-2)
+            error = (pose - batch.pose[:, 1:, :7]).abs()
+            losses.append(error[..., :3].mean() + error[..., 3:].mean())
         return torch.stack(losses).mean()
 
     def point_loss(self, tap: Tap, batch: Batch) -> Tensor:

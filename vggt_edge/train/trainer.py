@@ -23,7 +23,15 @@ from .losses import balanced_gradients, losses
 from .match import Seen, Teacher, true_matches
 
 # Norms of the gradients at the trunk, beside the camera's, which the curriculum sets.
-SHARES = {"depth": 1.0, "point": 0.7, "look": 0.3, "own": 0.7, "match": 1.0, "place": 1.0}
+SHARES = {
+    "depth": 1.0,
+    "point": 0.7,
+    "look": 0.3,
+    "own": 0.7,
+    "match": 1.0,
+    "place": 1.0,
+    "motion": 1.0,
+}
 # Kinds of worlds that training never shows, so that they can be scored as unseen.
 HELD_OUT = ("terrace", "depot")
 TRAINED_KINDS = tuple(kind for kind in KINDS if kind not in HELD_OUT)
@@ -177,6 +185,7 @@ class Trainer:
             "own": (self.teacher.own_loss(seen, grid), attended),
             "match": (self.teacher.match_loss(seen, matches), attended),
             "place": (self.teacher.place_loss(seen, matches, grid), seen.tokens),
+            "motion": (self.teacher.motion_loss(seen, batch), seen.tokens),
         }
         values, ends, pulls = {}, [], []
         for name, (loss, at) in taught.items():
