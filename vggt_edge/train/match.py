@@ -59,17 +59,25 @@ class Watched(NamedTuple):
 
 @dataclass
 class Seen:
-    """What was watched in a forward pass.
+    """What was watched in a forward pass: copies, so that losses end there and not in the network.
 
     Fields
         frames     of each taught frame block, in order; the views stand in the batch.
         attention  of each taught global block, in order.
         tokens     (B, S, P, width) that leave each of them.
+        links      a tensor of the network and its copy, for each copy.
     """
 
     frames: list[Watched] = field(default_factory=list)
     attention: list[Watched] = field(default_factory=list)
     tokens: list[Tensor] = field(default_factory=list)
+    links: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A leaf whose gradient belongs to ``tensor``."""
+        leaf = tensor.detach().requires_grad_()
+        self.links.append((tensor, leaf))
+        return leaf
 
 
 def patch_centers(value: Tensor, patch: int) -> Tensor:
@@ -195,7 +203,7 @@ class Teacher(nn.Module):
 
         def watch(heads: slice, found: list[Watched]) -> Callable[..., None]:
             def hook(attention: nn.Module, inputs: tuple[Tensor, Tables | None]) -> None:
-                x, tables = inputs
+                x, tables = seen.copy(inputs[0]), inputs[1]
                 attention = cast(Attention, attention)
                 q = attention.queries(x, tables)[:, heads]
                 k = attention.keys_values(x, tables)[0][:, heads]
@@ -204,7 +212,7 @@ class Teacher(nn.Module):
             return hook
 
         def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.tokens.append(output)
+            seen.tokens.append(seen.copy(output))
             if stop and len(seen.tokens) == len(self.blocks):
                 raise _Enough
 

@@ -176,7 +176,7 @@ class Trainer:
     def _match(
         self, seen: Seen, batch: Batch
     ) -> tuple[dict[str, float], list[Tensor], list[Tensor]]:
-        """Losses of the correspondences, and the gradients with which each goes backward."""
+        """Losses of the correspondences, and with what gradients they enter the trunk where."""
         patch = self.model.config.patch_size
         grid, matches = batch.grid(patch), true_matches(batch, patch)
         attended = [w.x for w in seen.attention]
@@ -187,13 +187,13 @@ class Trainer:
             "place": (self.teacher.place_loss(seen, matches, grid), seen.tokens),
             "motion": (self.teacher.motion_loss(seen, batch), seen.tokens),
         }
-        values, ends, pulls = {}, [], []
+        values = {}
         for name, (loss, at) in taught.items():
             self._remember(name, torch.autograd.grad(loss, at, retain_graph=True))
             values[name] = float(loss.detach())
-            ends.append(loss)
-            pulls.append(loss.new_tensor(SHARES[name] / max(self.norms[name], 1e-12)))
-        return values, ends, pulls
+            (loss * (SHARES[name] / max(self.norms[name], 1e-12))).backward()
+        met = [(whole, leaf.grad) for whole, leaf in seen.links if leaf.grad is not None]
+        return values, [whole for whole, _ in met], [gradient for _, gradient in met]
 
     def backward(self, batch: Batch, shares: dict[str, float]) -> dict[str, float]:
         """Add the gradients of one batch to what is there; returns the losses.
