@@ -215,6 +215,9 @@ class Trainer:
         points = self.teacher.point_loss(cut_taps[-1], batch)
         by_head["point"] = by_head["point"] + points if "point" in by_head else points
         for head, loss in by_head.items():
+            if not shares[head]:
+                values[head] = float(loss.detach())
+                continue
             (loss * shares[head]).backward()
             gradients[head] = [
                 torch.zeros_like(t) if t.grad is None else t.grad / shares[head] for t in cut
