@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
@@ -125,6 +126,25 @@ def test_a_head_without_a_share_stays_as_it_was(world):
     changed = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
     assert any(k.startswith("depth_head.") for k in changed) and values["camera"] > 0
     assert not any(k.startswith("camera_head.") for k in changed)
+
+
+def test_the_camera_head_begins_with_centred_tokens(world):
+    trainer = make_trainer(learning_rate=0.0)
+    batch = make_batch(regroup(world, 2))
+    head, heard = trainer.model.camera_head, []
+    trainer.train_step([batch])
+    fresh = copy.deepcopy(head.state_dict())
+    trainer.train_step([batch])
+    assert torch.equal(head.token_norm.weight, fresh["token_norm.weight"])  # not its turn yet
+    trainer.train_step([batch])
+    head.token_norm.register_forward_hook(lambda _, __, out: heard.append(out.detach()))
+    trainer.train_step([batch])
+    tokens = heard[0].flatten(0, 1)
+    spread = tokens.std(0)
+    assert tokens.mean(0).abs().max() < 1e-2 and spread.max() < 1.01 and spread.median() > 0.5
+    mean = trainer.mean.camera_head.token_norm
+    assert torch.equal(mean.weight, head.token_norm.weight)
+    assert set(head.state_dict()) == set(fresh)
 
 
 @pytest.mark.parametrize("step", [0, 700, 3000, 50_000])

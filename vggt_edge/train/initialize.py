@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..model.dense import ResidualUnit
 from ..model.layers import LayerScale
@@ -57,3 +58,25 @@ def initialize(model: VGGT, seed: int = 0) -> VGGT:
         last = model.camera_head.pose_branch.fc2
         normal(last.weight, 0.002)
     return model
+
+
+@torch.no_grad()
+def center_camera_tokens(model: VGGT, images: Tensor) -> None:
+    """Set the camera head's input norm so that the camera tokens of these pictures are centred and
+    of unit variance, in place.
+
+    A few channels of a trained aggregator are a hundred times larger than the rest. Behind a norm
+    with weight 1 what differs between pictures drowns in what does not, and the head learns a
+    constant (docs/LOG.md).
+
+    Args:
+        model: with a camera head.
+        images: (B, S, 3, H, W) in [0, 1], of several scenes.
+    """
+    last = model.aggregator(images)[-1]
+    tokens = torch.cat([part[:, :, 0] for part in last], dim=-1).float().flatten(0, 1)
+    normed = F.layer_norm(tokens, tokens.shape[-1:])
+    spread, norm = normed.std(0), model.camera_head.token_norm
+    weight = 1 / (spread + 0.02 * spread.max()).clamp(min=1e-4)
+    norm.weight.copy_(weight)
+    norm.bias.copy_(-weight * normed.mean(0))

@@ -19,6 +19,7 @@ from ..worlds import KINDS
 from .batch import Batch
 from .curriculum import CURRICULUM, Draw, Stage, draw, stage_at
 from .feed import Source
+from .initialize import center_camera_tokens
 from .losses import balanced_gradients, losses
 from .match import Seen, Teacher, true_matches
 
@@ -248,6 +249,19 @@ class Trainer:
         plan = draw(step, patch, config.seed, config.batch, self.curriculum, part)
         return replace(plan, kinds=self.kinds, source=source_at(step, part, config))
 
+    def _camera_begins(self) -> bool:
+        """Whether this step is the first after steps that taught the camera nothing."""
+        if not self.step or "camera" not in self.model.config.heads:
+            return False
+        before, now = (stage_at(step, self.curriculum) for step in (self.step - 1, self.step))
+        return now.camera > 0 and before.camera == 0
+
+    def _center(self, images: Tensor) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            center_camera_tokens(self.model, images)
+        head, mean = self.model.camera_head, self.mean.camera_head
+        mean.token_norm.load_state_dict(head.token_norm.state_dict())
+
     def train_step(self, batches: Iterable[Batch]) -> dict[str, float]:
         """One optimiser step on the mean gradient of the batches that belong to ``self.step``.
 
@@ -260,8 +274,11 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         shares = {**SHARES, "camera": stage.camera}
-        parts, images = [], 0
+        parts: list[dict[str, float]] = []
+        images = 0
         for batch in batches:
+            if self._camera_begins() and not parts:
+                self._center(batch.images)
             part = self.match_backward(batch) if stage.matching else self.backward(batch, shares)
             parts.append(part)
             images += batch.depth.shape[0] * batch.depth.shape[1]
