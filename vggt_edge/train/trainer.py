@@ -177,7 +177,7 @@ class Trainer:
     def _match(
         self, seen: Seen, batch: Batch
     ) -> tuple[dict[str, float], list[Tensor], list[Tensor]]:
-        """Losses of the correspondences, and with what gradients they enter the trunk where."""
+        """Losses of the correspondences, where they enter the trunk, and their gradients there."""
         patch = self.model.config.patch_size
         grid, matches = batch.grid(patch), true_matches(batch, patch)
         attended = [w.x for w in seen.attention]
@@ -277,7 +277,7 @@ class Trainer:
         parts: list[dict[str, float]] = []
         images = 0
         for batch in batches:
-            if self._camera_begins() and not parts:
+            if not parts and self._camera_begins():
                 self._center(batch.images)
             part = self.match_backward(batch) if stage.matching else self.backward(batch, shares)
             parts.append(part)
