@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from vggt_edge.model.megaloc import MegaLocConfig
 from vggt_edge.model.vggt import VGGT
 from vggt_edge.train.initialize import initialize
 
+# A shell may have us, and so the programs that tests start, ignore interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tiny networks: threads that wait for a busy machine's cores cost twenty times what they do.
 torch.set_num_threads(1)
 # What an example computes is tested, not how busy the machine is.

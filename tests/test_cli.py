@@ -430,7 +430,6 @@ def test_a_run_that_would_not_fit_is_refused_before_the_weights_are_loaded(
 
 INTERRUPTED = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have us ignore it
 import vggt_edge.predict
 from vggt_edge.outputs import npz
 from vggt_edge.files import replacing

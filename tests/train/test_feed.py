@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FED = """
-import signal, time
+import time
 import torch
 from vggt_edge.train.curriculum import Stage, draw
 from vggt_edge.train.feed import Feed
@@ -21,7 +21,6 @@ def plan(step):
     return draw(step, 14, 0, 1.0, STAGES)
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Feed(plan, torch.device("cpu"), workers=1) as feed:
             feed.get(0)

@@ -205,4 +205,4 @@ class DenseHead(nn.Module):
         depth = self.depth(x).exp().permute(0, 2, 3, 1)
         if not self.confidence:
             return (depth,)
-        return depth, (self.certainty(x).exp() + 1).permute(0, 2, 3, 1)
+        return depth, (self.certainty(x).exp() + 1.0).permute(0, 2, 3, 1)

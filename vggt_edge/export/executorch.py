@@ -118,8 +118,8 @@ def lower(methods: Mapping[str, Method], path: Path, weights: Path | None = None
                 compile_config=configs.get_xnnpack_edge_compile_config(),
             )
             del programs
-            config = exir.ExecutorchBackendConfig(external_constants=weights is not None)
-            program = edge.to_executorch(config)
+            # Constants that XNNPACK takes as inputs stay in the program, which loads one .ptd only.
+            program = edge.to_executorch()
             del edge
         except FAILURES as error:
             raise ExportError(f"ExecuTorch's compiler failed: {first_line(error)}") from error
@@ -162,16 +162,8 @@ def _program(method: Method, external: bool) -> torch.export.ExportedProgram:
 
 
 def _write_weights(program: Any, path: Path) -> None:
-    # What XNNPACK runs is under our tag, what portable kernels run under ExecuTorch's own.
-    data = program._tensor_data
-    if len(data) > 1:
-        raise ExportError(
-            f"weights in {len(data)} files ({', '.join(data)}), and a program loads one: write "
-            "them into the .pte"
-        )
     with replacing(path) as temporary, temporary.open("wb") as file:
-        for content in data.values():
-            content.write_to_file(file)
+        program._tensor_data[WEIGHTS].write_to_file(file)
 
 
 class ExecuTorchRunner:

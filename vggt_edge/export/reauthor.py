@@ -143,14 +143,15 @@ class Trunk(nn.Module):
         if self.stop < self.depth:
             found.insert(0, x)
         elif self.cameras:
-            found.append(both[:, 0])
+            found.append(both[:, :1].reshape(self.views, -1))
         return tuple(found)
+
+
+FIRST = ("first_shift", "first_scale", "first_gate")
 
 
 class Camera(nn.Module):
     """Camera tokens to pose encodings, by repeated refinement."""
-
-    first: Tensor
 
     def __init__(self, source: CameraHead, form: Form):
         super().__init__()
@@ -174,7 +175,8 @@ class Camera(nn.Module):
         )
         # The first pass is conditioned on a constant, and so are its modulations.
         first = self.modulations(source.empty_pose_tokens.float()[0])
-        self.register_buffer("first", torch.stack(first).detach())
+        for name, value in zip(FIRST, first, strict=True):
+            self.register_buffer(name, value.detach())
 
     def modulations(self, pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Shift, scale and gate (N, 2 * width) from pose encodings (N, 9)."""
@@ -185,7 +187,7 @@ class Camera(nn.Module):
         self, tokens: Tensor, normed: Tensor, shift: Tensor, scale: Tensor, gate: Tensor
     ) -> Tensor:
         """One pass: (V, 9) to be added to what it was conditioned on."""
-        x = tokens + gate * (normed * (scale + 1) + shift)
+        x = tokens + gate * (normed * (scale + 1.0) + shift)
         for name in self.blocks:
             x = self.get_submodule(name)(x)
         return self.fc2(nn.functional.gelu(self.fc1(self.trunk_norm(x))))
@@ -194,8 +196,7 @@ class Camera(nn.Module):
         """(V, 2 * width) to (V, 9)."""
         tokens = self.token_norm(camera_tokens)
         normed = self.adaln_norm(tokens)
-        shift, scale, gate = self.first
-        pose = self.correction(tokens, normed, shift, scale, gate)
+        pose = self.correction(tokens, normed, *(self.get_buffer(name) for name in FIRST))
         for _ in range(1, self.iterations):
             pose = pose + self.correction(tokens, normed, *self.modulations(pose))
         return torch.cat([pose[:, :7], pose[:, 7:].relu()], dim=1)
