@@ -148,6 +148,24 @@ def pocket() -> list[str]:
     return [*markdown([*header, "rotation AUC@30 (identity)"], rows), *source("pocket")]
 
 
+def training() -> list[str]:
+    """Every fifth validation."""
+    data = read("training")
+    rows = [
+        [str(data["steps"][i]), *(f"{data[m][i]:.3f}" for m in ("abs_rel", "auc30"))]
+        + [f"{data['rotation_auc30'][i]:.3f}"]
+        for i in range(len(data["steps"]) - 1, -1, -5)
+    ][::-1]
+    none = data["baseline"]
+    rows.append(["no network", *(f"{none[m]:.3f}" for m in ("abs_rel", "auc30", "rotation_auc30"))])
+    return [
+        f"{data['scenes']} validation worlds, two views of 112x112:",
+        "",
+        *markdown(["step", "AbsRel", "AUC@30", "rotation AUC@30"], rows),
+        *source("training"),
+    ]
+
+
 def compressed(ablations: bool) -> list[str]:
     """Differences to the float network, by method and recipe or by part of a method."""
     from vggt_edge.compress.methods import METHODS
@@ -238,6 +256,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "real-112": lambda: real(112),
     "real-224": lambda: real(224),
     "pocket": pocket,
+    "card": lambda: pocket()[:-2],  # a link would lead nowhere from where it is installed
+    "training": training,
     "methods": lambda: compressed(ablations=False),
     "ablations": lambda: compressed(ablations=True),
     "tokens": tokens,
@@ -245,6 +265,11 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "modes-walk": lambda: modes("scale_modes_pocket_walk"),
     "modes-redkitchen": lambda: modes("scale_modes_pocket_redkitchen"),
 }
+
+
+def documents() -> list[Path]:
+    """Where tables may stand."""
+    return sorted([*(HOME / "docs").glob("*.md"), HOME / "vggt_edge/assets/MODEL_CARD.md"])
 
 
 def filled(text: str) -> str:
@@ -257,7 +282,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; say what is behind")
     args = parser.parse_args()
     behind = []
-    for path in sorted([*(HOME / "docs").glob("*.md"), HOME / "vggt_edge/assets/MODEL_CARD.md"]):
+    for path in documents():
         text = path.read_text()
         new = filled(text)
         if new != text:

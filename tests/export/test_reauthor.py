@@ -11,7 +11,7 @@ from torch import nn
 from vggt_edge.errors import ExportError, InputError
 from vggt_edge.export import stages
 from vggt_edge.export.decoder import Resize, Spread, interpolation_matrix
-from vggt_edge.export.layers import Normalize, Rotary, pairs_first
+from vggt_edge.export.layers import BLOCK, LEAST, Normalize, Rotary, linear, pairs_first
 from vggt_edge.export.module import TensorModule, example_images, validate
 from vggt_edge.export.reauthor import reauthor
 from vggt_edge.export.shape import OUTPUTS, Form, Shape
@@ -38,6 +38,16 @@ def test_the_rewrite_is_the_network(tiny, shape, form):
     assert [entry.name for entry in report] == list(OUTPUTS)
     # The comparison would notice: every output varies.
     assert all(entry.reference_maximum > entry.reference_minimum for entry in report)
+
+
+def test_no_block_of_weights_has_a_scale_of_zero():
+    weight = torch.randn(3, 3 * BLOCK, generator=torch.Generator().manual_seed(0))
+    assert linear(weight, None).weight.data_ptr() == weight.data_ptr()
+    dying = weight.clone()
+    dying[1, BLOCK : 2 * BLOCK] *= 1e-9
+    made = linear(dying, None).weight
+    assert (made.unflatten(1, (-1, BLOCK)).abs().amax(-1) / 7).half().gt(0).all()
+    assert (made - dying).abs().max() <= LEAST and (made != dying).sum() == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 112, 112), (2, 112, 168), (4, 56, 84)], ids=str)

@@ -19,6 +19,26 @@ from ..model import layers
 from .shape import Form
 
 
+BLOCK = 32
+LEAST = 7 * 2.0**-23
+
+
+def alive(weight: Tensor) -> Tensor:
+    """Weights of which no block of 32 is as good as zero; the same tensor where none is.
+
+    int4 has a half-precision scale a block. Weight decay brings dead inputs below the least of
+    them, and kernels refuse a scale of zero.
+    """
+    if weight.shape[1] % BLOCK:
+        return weight
+    dead = weight.unflatten(1, (-1, BLOCK)).abs().amax(-1) < LEAST
+    if not dead.any():
+        return weight
+    weight = weight.clone()
+    weight[:, ::BLOCK][dead] = LEAST
+    return weight
+
+
 def linear(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None = None) -> nn.Linear:
     """A float32 linear around given weights; shares their memory when they are float32.
 
@@ -32,6 +52,7 @@ def linear(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None = None
         shift = weight @ norm.bias.detach().float()
         bias = shift if bias is None else bias + shift
         weight = weight * norm.weight.detach().float()
+    weight = alive(weight)
     out_features, in_features = weight.shape
     made = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
     made.weight = nn.Parameter(weight, requires_grad=False)
