@@ -47,7 +47,7 @@ def test_no_block_of_weights_has_a_scale_of_zero():
     dying[1, BLOCK : 2 * BLOCK] *= 1e-9
     made = linear(dying, None).weight
     assert (made.unflatten(1, (-1, BLOCK)).abs().amax(-1) / 7).half().gt(0).all()
-    assert (made - dying).abs().max() <= LEAST and (made != dying).sum() == 1
+    assert (made - dying).abs().max() <= 2 * LEAST and (made != dying).sum() == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 112, 112), (2, 112, 168), (4, 56, 84)], ids=str)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..model import layers
 from .shape import Form
 
-
 BLOCK = 32
 LEAST = 7 * 2.0**-23
 
