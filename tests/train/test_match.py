@@ -131,6 +131,19 @@ def test_tokens_that_know_themselves_lose_nothing(batch):
     assert teacher.own_loss(seen, grid) < 1e-6
 
 
+def test_small_tokens_lose_nothing_and_large_ones_shrink(batch):
+    teacher = Teacher(CONFIG)
+    small = torch.full((1, 2, 9, CONFIG.width), 0.9)
+    assert teacher.size_loss(Seen(tokens=[small, -small])) == 0
+    large = small.clone()
+    large[:, :, 0] = 300
+    large.requires_grad_()
+    loss = teacher.size_loss(Seen(tokens=[large]))
+    assert float(loss.detach()) == pytest.approx((300**2 - 1) / 9)
+    loss.backward()
+    assert (large.grad[:, :, 0] > 0).all() and not large.grad[:, :, 1:].any()
+
+
 def test_watching_stops_after_what_is_taught(batch):
     """What a short run sees is what a whole run sees; nothing behind it is touched by its step."""
     stages = (Stage(10**9, (2,), (42**2,), 4 * 42**2, (0.4, 0.8), 0.0, matching=True, rate=2.0),)

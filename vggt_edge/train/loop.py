@@ -18,7 +18,7 @@ from .trainer import Trainer
 from .validate import Score, validate
 
 SNAPSHOTS = "snapshot"
-LOSSES = ("depth", "camera", "point", "look", "own", "match", "place", "motion")
+LOSSES = ("depth", "camera", "point", "look", "own", "match", "place", "motion", "size")
 
 
 def summary(row: dict[str, Any]) -> str:

@@ -241,6 +241,15 @@ class Teacher(nn.Module):
         """How far the taught heads of the frame blocks are from looking at the camera token."""
         return torch.stack([look_loss(w.q, w.k, self.special) for w in seen.frames]).mean()
 
+    def size_loss(self, seen: Seen) -> Tensor:
+        """Mean square of the tokens that leave the taught blocks, as far as it is beyond 1.
+
+        Left alone, special tokens grow a constant so large that what differs between pictures is a
+        thousandth of them behind the next norm, and they learn no more.
+        """
+        beyond = [(t.float().square().mean(-1) - 1).clamp(min=0).mean() for t in seen.tokens]
+        return torch.stack(beyond).mean()
+
     def own_loss(self, seen: Seen, grid: tuple[int, int]) -> Tensor:
         """How far the inputs of the taught blocks are from knowing their place and first view.
 

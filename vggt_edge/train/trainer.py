@@ -32,7 +32,11 @@ SHARES = {
     "match": 1.0,
     "place": 1.0,
     "motion": 1.0,
+    "size": 1.0,
 }
+# Losses that can reach nothing, and where they begin to pull less: a share is a norm whatever the
+# loss, and the gradient of nothing is noise.
+FADING = {"look": 0.1, "size": 1.0}
 # Kinds of worlds that training never shows, so that they can be scored as unseen.
 HELD_OUT = ("terrace", "depot")
 TRAINED_KINDS = tuple(kind for kind in KINDS if kind not in HELD_OUT)
@@ -187,12 +191,15 @@ class Trainer:
             "match": (self.teacher.match_loss(seen, matches), attended),
             "place": (self.teacher.place_loss(seen, matches, grid), seen.tokens),
             "motion": (self.teacher.motion_loss(seen, batch), seen.tokens),
+            "size": (self.teacher.size_loss(seen), seen.tokens),
         }
         values = {}
         for name, (loss, at) in taught.items():
             self._remember(name, torch.autograd.grad(loss, at, retain_graph=True))
             values[name] = float(loss.detach())
-            (loss * (SHARES[name] / max(self.norms[name], 1e-12))).backward()
+            fade = FADING.get(name)
+            share = SHARES[name] * (min(1.0, values[name] / fade) if fade else 1.0)
+            (loss * (share / max(self.norms[name], 1e-12))).backward()
         met = [(whole, leaf.grad) for whole, leaf in seen.links if leaf.grad is not None]
         return values, [whole for whole, _ in met], [gradient for _, gradient in met]
 
