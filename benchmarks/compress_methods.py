@@ -3,11 +3,11 @@
     python benchmarks/compress_methods.py [MODEL] [--scenes 24] [--views 2 8] [--only NAME ...]
 
 Writes ``results/compress_methods.json``, named after the model too unless it is "pocket", after
-every row: with ``--resume`` an interrupted run goes on. Calibration scenes are chosen from worlds
-of training's seeds by the noise-filtered, diverse sampling; scores are on worlds that neither
-training nor calibration draws. Differences are against the float network on the same scenes,
-paired, with 95 % bootstrap intervals over scenes. Signs: AbsRel up is worse, AUC@30 down is worse
-(in points of 100); "apart" measures compare with the float network's answer, not with the truth.
+every row: with ``--resume`` an interrupted run goes on, and runs of other ``--only`` add to it.
+Calibration scenes are chosen from worlds of training's seeds by the noise-filtered, diverse
+sampling; scores are on worlds that neither training nor calibration draws. Differences are against
+the float network on the same scenes, paired, with 95 % bootstrap intervals over scenes. Signs:
+AbsRel up is worse, AUC@30 down is worse (in points of 100); "apart" measures compare with the float network's answer, not with the truth.
 """
 
 from __future__ import annotations
@@ -151,6 +151,18 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def kept(stem: str, setting: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the last run, which must have had the same settings; none where there was none."""
+    path = record.RESULTS / f"{stem}.json"
+    if not path.exists():
+        return []
+    last = json.loads(path.read_text())
+    if {key: last[key] for key in setting} != setting:
+        raise SystemExit(f"{path} is of other settings; run without --resume")
+    rows: list[dict[str, Any]] = last["rows"]
+    return rows
+
+
 def shown(row: dict[str, Any], views: Sequence[int]) -> str:
     parts = [f"{row['name']:<42} {row['recipe']:<14} {row['seconds']:6.0f} s"]
     for count in views:
@@ -199,6 +211,7 @@ def main() -> None:
         for name in METHODS
     ]
     work += parts(args.epochs)
+    order = {(name, recipe): place for place, (name, recipe, *_) in enumerate(work)}
     if args.only:
         work = [part for part in work if part[0] in args.only]
     stem = "compress_methods" + ("" if args.model == "pocket" else f"_{Path(args.model).stem}")
@@ -206,12 +219,7 @@ def main() -> None:
         "model": args.model, "scenes": args.scenes, "size": args.size, "overlap": OVERLAP,
         "calibration": {"scenes": args.calibration, "views": 4}, "epochs": args.epochs,
     }  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    if args.resume:
-        last = json.loads((record.RESULTS / f"{stem}.json").read_text())
-        if {key: last[key] for key in setting} != setting:
-            parser.error("the last run had other settings")
-        rows = last["rows"]
+    rows = kept(stem, setting) if args.resume else []
     done = {(row["name"], row["recipe"]) for row in rows}
     for name, recipe, method, calibration in work:
         if (name, recipe) in done:
@@ -239,7 +247,12 @@ def main() -> None:
                 "apart": {k: v._asdict() for k, v in apart.items()},
             }
         rows.append(rounded(row))
-        print(shown(rows[-1], args.views), flush=True)
+        if args.resume:  # another run may have added some
+            own = {(one["name"], one["recipe"]) for one in rows}
+            others = kept(stem, setting)
+            rows += [one for one in others if (one["name"], one["recipe"]) not in own]
+            rows.sort(key=lambda one: order[one["name"], one["recipe"]])
+        print(shown(row, args.views), flush=True)
         scored = {
             str(c): {k: v._asdict() for k, v in summarize(b).items() if not k.endswith("_apart")}
             for c, b in baseline.items()
