@@ -7,7 +7,8 @@ every row: with ``--resume`` an interrupted run goes on, and runs of other ``--o
 Calibration scenes are chosen from worlds of training's seeds by the noise-filtered, diverse
 sampling; scores are on worlds that neither training nor calibration draws. Differences are against
 the float network on the same scenes, paired, with 95 % bootstrap intervals over scenes. Signs:
-AbsRel up is worse, AUC@30 down is worse (in points of 100); "apart" measures compare with the float network's answer, not with the truth.
+AbsRel up is worse, AUC@30 down is worse (in points of 100); "apart"
+measures compare with the float network's answer, not with the truth.
 """
 
 from __future__ import annotations
