@@ -72,11 +72,17 @@ $(ENVS)/executorch/ready: pyproject.toml constraints-executorch.txt
 	$(ENVS)/executorch/bin/pip install --quiet --constraint constraints-executorch.txt --editable '.[executorch]' pytest hypothesis
 	@touch $@
 
+# The slow tests too: every test that lowers is one, and no other environment can run them.
 test-executorch: executorch
-	$(ENVS)/executorch/bin/python -m pytest -p no:anyio tests/export
+	$(ENVS)/executorch/bin/python -m pytest -p no:anyio -m "not gpu" tests/export
 
 # What `vggt-edge check` runs in; a gate whose environment is missing is skipped and says so.
-gates: litert executorch arm64 vulkan npu
+gates: litert executorch arm64 vulkan npu .venv/npu
+
+# npu-numerics makes the network's ONNX in the environment that runs `check`.
+.venv/npu: .venv/core
+	$(PIP) --editable '.[npu]'
+	@touch $@
 
 arm64: $(ENVS)/arm64/ready
 vulkan: $(ENVS)/vulkan/ready
