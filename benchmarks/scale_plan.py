@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import record
 
@@ -18,7 +19,7 @@ from vggt_edge.sparse_plan import SparsePlan, attention_cost, dense_plan
 from vggt_edge.sparsity import Sparsity
 from vggt_edge.types import TokenLayout
 
-CONFIG = PRESETS["vggt-1b"]
+CONFIG = replace(PRESETS["vggt-1b"], heads=("camera", "depth"))
 HEIGHT, WIDTH, ITEMSIZE = 392, 518, 2
 ANCHORS = 25
 DEPTH_HEAD_TFLOP = 0.225  # of a view of 518x392, published: facts/scaling.md 4.2

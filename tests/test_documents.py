@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -11,12 +11,10 @@ import pytest
 HOME = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def tables():
-    spec = importlib.util.spec_from_file_location("tables", HOME / "benchmarks" / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(HOME / "benchmarks")
+    return importlib.import_module("tables")
 
 
 def test_tables_are_as_their_results(tables):

@@ -1,0 +1,119 @@
+"""Tables of docs/COMPRESSION.md."""
+
+from __future__ import annotations
+
+from table_cells import bold_if_clear, interval, markdown, read, source
+
+
+def compressed(ablations: bool) -> list[str]:
+    """Differences to the float network, by method and recipe or by part of a method."""
+    from vggt_edge.compress.methods import METHODS
+
+    data = read("compress_methods")
+    counts = sorted(map(int, data["float"]))
+    header = ["part", "recipe"] if ablations else ["recipe", "method"]
+    header += ["s"] if not ablations else []
+    for count in counts:
+        header += [
+            f"{count} views: AbsRel, points",
+            "AUC@30, points",
+            "depth apart",
+            "turned apart",
+        ]
+    rows = []
+    for row in data["rows"]:
+        if (row["name"] not in METHODS) != ablations:
+            continue
+        first = [row["name"], row["recipe"]]
+        cells = first if ablations else [*first[::-1], f"{row['seconds']:.0f}"]
+        for count in counts:
+            found = row["views"][str(count)]
+            percent = {k: 100 * v for k, v in found["difference"]["abs_rel"].items()}
+            cells += [
+                bold_if_clear(percent, "+.2f"),
+                bold_if_clear(found["difference"]["auc30"], "+.2f"),
+                f"{100 * found['apart']['depth_apart']['mean']:.2f} %",
+                f"{found['apart']['rotation_apart']['mean']:.2f}°",
+            ]
+        rows.append(cells)
+    return [*markdown(header, rows), *source("compress_methods")]
+
+
+def float_scores() -> list[str]:
+    """Of the float network on the scenes of ``compressed``."""
+    names = {"abs_rel": "AbsRel", "auc30": "AUC@30, points", "rotation": "mean rotation error, °"}
+    rows = [
+        [views, *(interval(found[metric], ".2f") for metric in names)]
+        for views, found in read("compress_methods")["float"].items()
+    ]
+    return markdown(["views", *names.values()], rows)
+
+
+def sizes() -> list[str]:
+    found = read("compress_size")["vggt-1b"]
+    rows = [
+        [
+            recipe,
+            f"{row['file'] / 1e9:.3f} GB",
+            f"{row['goals']['file'] / 1e9:.2f}",
+            f"{row['peak'] / 1e9:.2f} GB",
+            f"{row['goals']['peak'] / 1e9:.1f}",
+            f"{row['load over file']:.2f}",
+        ]
+        for recipe, row in found.items()
+    ]
+    header = ["recipe", "file", "goal", "peak", "goal", "loading over file"]
+    return [*markdown(header, rows), *source("compress_size")]
+
+
+def pocket_sizes() -> list[str]:
+    rows = [
+        [recipe, f"{row['file'] / 1e6:.1f} MB", f"{row['peak'] / 1e6:.0f} MB"]
+        for recipe, row in read("compress_size")["pocket"].items()
+    ]
+    return markdown(["recipe", "file", "peak of a process"], rows)
+
+
+def layer_errors() -> list[str]:
+    """Relative error of a layer's output at VGGT-1B's shapes."""
+    found = read("compress_size")["layer output error"]
+    recipes = list(next(iter(found.values())))
+    rows = [
+        [recipe, *(f"{100 * layer[recipe]['all']:.1f} %" for layer in found.values())]
+        for recipe in recipes
+    ]
+    return markdown(["recipe", *found], rows)
+
+
+def tokens() -> list[str]:
+    data = read("token_filter")
+    columns = {
+        "depth, against the float network": ("teacher", "depth"),
+        "depth, against the truth": ("truth", "depth"),
+        "pose, against the truth": ("truth", "pose"),
+    }
+    rows = [
+        [recipe, title, *(interval(row[by][metric], "+.2f") for by, metric in columns.values())]
+        for recipe, titles in data["gains"].items()
+        for title, row in titles.items()
+    ]
+    return [*markdown(["recipe", "part", *columns], rows), *source("token_filter")]
+
+
+def budget() -> list[str]:
+    data = read("budget_pocket")
+    metrics = list(data["budgets"][0]["measured on other scenes"])
+    rows = [
+        [f"{row['MB']:.1f}", row["recipe"] if len(row["recipe"]) < 20 else "chosen, mixed"]
+        + [interval(row["measured on other scenes"][m], ".2f") for m in metrics]
+        + [
+            ", ".join(f"{v:.2f}" for v in row["random recipes, mean"].values())
+            if row["random recipes, mean"]
+            else ""
+        ]
+        for row in data["budgets"]
+    ]
+    return [
+        *markdown(["MB", "recipe", *metrics, f"random recipes: {', '.join(metrics)}"], rows),
+        *source("budget_pocket"),
+    ]

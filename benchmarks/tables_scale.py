@@ -1,0 +1,39 @@
+"""Tables of docs/SCALE.md."""
+
+from __future__ import annotations
+
+from table_cells import markdown, read, source
+
+
+def retrieval() -> list[str]:
+    found = read("retrieval_overlap")["overlap"]["redkitchen"]
+    counts = ("5", "10", "25")
+    rows = [
+        [name, f"{one['roc_auc']:.3f}", f"{one['overlap_of_nearest_5']:.3f}"]
+        + [f"{one['overlap_with_best_anchor'][k]:.3f}" for k in counts]
+        for name, one in found.items()
+        if isinstance(one, dict) and "roc_auc" in one
+    ]
+    for name in ("evenly_in_time", "random"):
+        chosen = found["reference"][name]
+        rows.append([name.replace("_", " "), "", "", *(f"{chosen[k]:.3f}" for k in counts)])
+    header = ["", "ROC AUC", "nearest 5", *(f"best of {k} anchors" for k in counts)]
+    return [*markdown(header, rows), *source("retrieval_overlap")]
+
+
+def modes(name: str) -> list[str]:
+    data = read(name)
+    rows = [
+        [
+            str(row["views"]), row["mode"], f"{row['attention TFLOP']:.3f}",
+            f"{row['dense over this, attention FLOP']:.1f}", f"{row['processor seconds']:.0f}",
+            f"{row['peak over loaded MB']}", f"{row['ATE over spread']:.3f}",
+            f"{row['AUC@30']:.3f}", f"{row['rotation AUC@30']:.3f}", f"{row['AbsRel']:.3f}",
+        ]
+        if "failed" not in row
+        else [str(row.get("views", "")), row["mode"], row["failed"], *[""] * 7]
+        for row in data["rows"]
+    ]  # fmt: skip
+    header = ["views", "mode", "attention TFLOP", "dense over this", "processor s"]
+    header += ["peak beyond weights, MB", "ATE / spread", "AUC@30", "rotation AUC@30", "AbsRel"]
+    return [*markdown(header, rows), *source(name)]
