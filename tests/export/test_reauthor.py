@@ -50,6 +50,26 @@ def test_no_block_of_weights_has_a_scale_of_zero():
     assert (made - dying).abs().max() <= 2 * LEAST and (made != dying).sum() == 1
 
 
+@pytest.mark.parametrize("form", [Form(), CPU, GPU], ids=str)
+@pytest.mark.parametrize("size", [0.0, 2 * LEAST])
+def test_dead_blocks_stay_alive_through_attention(form, size):
+    """In every row, so that the mean of a head or the gain of queries could undo what was done."""
+    model = seeded()
+    kinds = (model.aggregator.patch_embed.blocks, model.aggregator.frame_blocks,
+             model.aggregator.global_blocks, model.camera_head.trunk)  # fmt: skip
+    for block in (block for blocks in kinds for block in blocks):
+        # Queries and keys alone; what is barely alive must survive the gain too.
+        block.attn.qkv.weight[: 2 * block.attn.width, :BLOCK] = size
+    shape = Shape(2, 42, 42)
+    rewritten = reauthor(model, shape, OUTPUTS, form)
+    validate(rewritten, TensorModule(model, OUTPUTS), shape, channels_last=form.channels_last)
+    linears = [m for m in rewritten.modules() if isinstance(m, nn.Linear)]
+    linears = [one for one in linears if one.in_features % BLOCK == 0]
+    assert len(linears) > 50
+    for one in linears:
+        assert (one.weight.unflatten(1, (-1, BLOCK)).abs().amax(-1) / 7).half().gt(0).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 112, 112), (2, 112, 168), (4, 56, 84)], ids=str)
 def test_the_rewrite_of_the_pocket_model_is_the_pocket_model(shape):
     model, shape = load("pocket", dtype="float32", device="cpu"), Shape(*shape)

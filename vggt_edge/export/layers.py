@@ -34,8 +34,18 @@ def alive(weight: Tensor) -> Tensor:
     if not dead.any():
         return weight
     weight = weight.clone()
-    weight[:, ::BLOCK][dead] = LEAST
+    # Rows in turn up and down, so that a head of dead ones keeps the mean it has.
+    signs = weight.new_tensor([LEAST, -LEAST]).repeat(-(-len(weight) // 2))[: len(weight)]
+    weight[:, ::BLOCK] = weight[:, ::BLOCK].where(~dead, signs[:, None])
     return weight
+
+
+def folded(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear with the gain and bias of the norm before it, in float32."""
+    weight = weight.detach().float()
+    shift = weight @ norm.bias.detach().float()
+    bias = shift if bias is None else bias.detach().float() + shift
+    return weight * norm.weight.detach().float(), bias
 
 
 def linear(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None = None) -> nn.Linear:
@@ -45,13 +55,10 @@ def linear(weight: Tensor, bias: Tensor | None, norm: nn.LayerNorm | None = None
     what makes outlying channels, and weights carry them with less harm than quantized activations
     do (Wei et al., "Outlier Suppression", 2022).
     """
-    weight = weight.detach().float()
-    bias = None if bias is None else bias.detach().float()
     if norm is not None:
-        shift = weight @ norm.bias.detach().float()
-        bias = shift if bias is None else bias + shift
-        weight = weight * norm.weight.detach().float()
-    weight = alive(weight)
+        weight, bias = folded(weight, bias, norm)
+    weight = alive(weight.detach().float())
+    bias = None if bias is None else bias.detach().float()
     out_features, in_features = weight.shape
     made = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
     made.weight = nn.Parameter(weight, requires_grad=False)
@@ -211,17 +218,18 @@ class Attention(nn.Module):
         biases = attention.qkv.bias.detach().float().chunk(3)
 
         def arranged(index: int, gain: float) -> nn.Linear:
-            made = linear(weights[index], biases[index], source.norm1)
-            if index < 2:
-                for name in ("weight", "bias"):
-                    tensor = getattr(made, name).unflatten(0, (self.heads, -1))[:, order]
-                    if self.qk_norm:
-                        tensor = tensor - tensor.mean(dim=1, keepdim=True)
-                    elif gain != 1.0:
-                        tensor = tensor * gain
-                    tensor = nn.Parameter(tensor.flatten(0, 1), requires_grad=False)
-                    setattr(made, name, tensor)
-            return made
+            parts = folded(weights[index], biases[index], source.norm1)
+
+            def arrange(tensor: Tensor) -> Tensor:
+                tensor = tensor.unflatten(0, (self.heads, -1))[:, order]
+                if self.qk_norm:
+                    tensor = tensor - tensor.mean(dim=1, keepdim=True)
+                elif gain != 1.0:
+                    tensor = tensor * gain
+                return tensor.flatten(0, 1)
+
+            # Nothing may follow that would undo what ``linear`` does about dead blocks.
+            return linear(*(map(arrange, parts) if index < 2 else parts))
 
         self.q, self.k, self.v = arranged(0, gain), arranged(1, 1.0), arranged(2, 1.0)
         if self.qk_norm:
