@@ -510,7 +510,7 @@ def test_nothing_half_written_stays(mini, tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, "save_file", interrupted)
+    monkeypatch.setattr("safetensors.torch.save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         weights.save(mini, tmp_path / "m.safetensors")
     assert os.listdir(tmp_path) == []

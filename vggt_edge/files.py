@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -33,6 +37,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write {path}: {reason}; choose another folder or free some space"
+        ) from error
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file by ``replacing``, with the rights of any other new file.
+
+    Args:
+        path: of the file.
+        tensors: contiguous, and no two of one memory.
+        metadata: for the file's head.
+
+    Raises:
+        OutputError: as ``replacing``.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with replacing(path) as temporary:
+            # safetensors makes files that only their owner may read.
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            save_file(dict(tensors), temporary, metadata=dict(metadata) if metadata else None)
+            temporary.chmod(mode)
+    except SafetensorError as error:  # what safetensors makes of a full disk; no OSError
+        reason = " ".join(str(error).split())
         raise OutputError(
             f"cannot write {path}: {reason}; choose another folder or free some space"
         ) from error

@@ -16,8 +16,6 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import hub, memory
@@ -28,7 +26,6 @@ from .checkpoint import (
     Header,
     check_floats,
     dtypes_of,
-    printable,
     read_header,
     read_pickle,
     read_safetensors,
@@ -38,7 +35,7 @@ from .checkpoint import (
     skeleton,
 )
 from .errors import OutputError
-from .files import replacing
+from .files import write_tensors
 from .hardware import pick_device, pick_dtype
 from .kernels.build import available, reason
 from .model.config import VGGTConfig
@@ -225,15 +222,7 @@ def save(model: VGGT, path: str | Path, license: str | None = None) -> Path:
         "license": license or model.license or hub.UNKNOWN_LICENSE,
     }
     tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
-    try:
-        with replacing(path) as temporary:
-            # safetensors makes files that only their owner may read; keep the mode of any new file.
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(data)})
-            temporary.chmod(mode)
-    except SafetensorError as error:
-        raise OutputError(printable(f"{path}: cannot be written ({error})")) from error
+    write_tensors(path, tensors, {METADATA_KEY: json.dumps(data)})
     return path
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_CONFIG
+from safetensors import SafetensorError
 
 from vggt_edge import stream
 from vggt_edge.attention import make_sparse
@@ -94,13 +95,13 @@ def test_a_stopped_run_goes_on_and_repeats_nothing(model, views, tmp_path, monke
     assert sorted(ran) == sorted(views.names)
 
 
-def test_a_kill_before_the_anchors_are_complete_begins_anew(model, views, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+def test_a_disk_full_of_anchors_begins_anew(model, views, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(frames, "save_file", full)
-        with pytest.raises(OutputError, match="No space left"):
+        patch.setattr("safetensors.torch.save_file", full)
+        with pytest.raises(OutputError, match=r"anchors\.safetensors: .*No space left"):
             next(write_stream(model, views, tmp_path, anchors=ANCHORS))
     assert not (tmp_path / frames.MANIFEST).exists()
     list(write_stream(model, views, tmp_path, anchors=ANCHORS))

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from ..files import check_writable, replacing
+from ..files import check_writable, write_tensors
 from ..model.layers import Linear
 from ..model.quantized import QuantLinear, seed_of
 from ..recipe import Scheme
@@ -72,7 +71,11 @@ class Journal:
         return self.folder / f"{stage}.safetensors"
 
     def write(self, stage: str, model: nn.Module, reports: Mapping[str, LayerReport]) -> None:
-        """Keep a block whose layers are in place."""
+        """Keep a block whose layers are in place.
+
+        Raises:
+            OutputError: the folder cannot be written, or the disk is full.
+        """
         tensors, shapes = {}, {}
         for path in reports:
             layer = model.get_submodule(path)
@@ -85,8 +88,7 @@ class Journal:
             "shapes": json.dumps(shapes),
             "reports": json.dumps([asdict(report) for report in reports.values()]),
         }
-        with replacing(self._file(stage)) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+        write_tensors(self._file(stage), tensors, metadata)
 
     def read(self, stage: str) -> Finished | None:
         """A block, if it was done by an equal call."""

@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..distribute import Executor
 from ..errors import InputError, OutputError
-from ..files import check_writable, replacing
+from ..files import check_writable, replacing, write_tensors
 from ..model.sparse import KeyCache
 from ..model.vggt import VGGT
 from ..stream import AnchorStream, join_views
@@ -233,8 +232,7 @@ def _write_head(
     stream: AnchorStream, folder: Path, made_by: dict[str, Any], lines: list[dict[str, Any]]
 ) -> None:
     # The manifest comes last: without it a run begins anew, with it everything must be there.
-    with replacing(folder / ANCHORS) as temporary:
-        save_file(stream.cache.tensors(), temporary)
+    write_tensors(folder / ANCHORS, stream.cache.tensors())
     head = {
         "format": FORMAT,
         "made_by": made_by,

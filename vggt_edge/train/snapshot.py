@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..checkpoint import refusal
 from ..errors import OutputError
-from ..files import replacing
+from ..files import replacing, write_tensors
 from ..model.config import VGGTConfig
 from .checkpoints import check_draws
 from .trainer import Trainer
@@ -68,8 +68,7 @@ def write_snapshot(trainer: Trainer, folder: Path, limit: int = LIMIT) -> Path:
     index = folder / INDEX
     names = [f"snapshot-{trainer.step:08d}-{number}.safetensors" for number in range(len(files))]
     for name, tensors in zip(names, files, strict=True):
-        with replacing(folder / name) as temporary:
-            save_file(tensors, temporary)
+        write_tensors(folder / name, tensors)
     state = {
         "step": trainer.step,
         "config": asdict(replace(trainer.config, kinds=trainer.kinds)),
