@@ -19,7 +19,7 @@ from vggt_edge.model.rope import rotary_tables, rotate
 from vggt_edge.types import TokenLayout
 from vggt_edge.weights import load
 
-CPU, GPU = Form(channels_last=True), Form(True, "matmul", 1 / 64)
+CPU, GPU = Form(channels_last=True), Form(True, "matmul", norm_gain=1 / 64)
 
 
 @pytest.fixture(scope="module")
