@@ -111,6 +111,9 @@ def command(
     wanted = check_outputs([name.strip() for name in outputs.split(",")], config)
     goal = find_target(target)
     precision = check(goal, recipe, calibration is not None, exceptions, external_weights).name
+    if bundle is not None:
+        bundle_write.check_fits(goal, split)
+        bundle_write.check_place(bundle)
     backend_of(goal).require_packages()
     keep_heap()
     pictures = None
@@ -127,7 +130,6 @@ def command(
     networks = [load(model, heads=heads, dtype="float32", device="cpu")]
     known = None
     if bundle is not None:
-        bundle_write.check_place(bundle)
         notify("golden") if on_terminal() else None
         known = golden.make(networks[0], shape, wanted), identity_of(networks[0])
     result = export(

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..errors import ExportError, OutputError
+from ..errors import ExportError, InputError, OutputError
 from ..files import check_writable, replacing
 from . import schema
 from .bundle import FORMAT, MANIFEST, VERSION, Bundle, file_digest, is_bundle, read
 from .golden import Golden
 from .run import Exported
 from .runner import run_stages
+from .targets import Target
 
 CONVENTIONS = {
     "camera_frame": "OpenCV: x right, y down, z forward, of the upright picture",
@@ -128,6 +129,19 @@ def check_place(path: Path) -> None:
     empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not empty and not is_bundle(path):
         raise OutputError(f"cannot write {path}: it is there and no bundle; choose another name")
+
+
+def check_fits(target: Target, split: bool) -> None:
+    """Refuse, before the work, an export that a bundle does not describe.
+
+    Raises:
+        InputError: with what to leave out.
+    """
+    if split and target.runtime == "executorch":
+        raise InputError(
+            "--split makes one ExecuTorch program of several methods, which bundles do not "
+            "describe yet: leave out --split or --bundle"
+        )
 
 
 def _replace_folder(made: Path, path: Path) -> None:

@@ -31,6 +31,11 @@ class Target:
     graph_limit: int | None = None
     translates: bool = False
 
+    @property
+    def runtime(self) -> str:
+        """What loads its files: "litert" or "executorch"."""
+        return self.name.partition("-")[0]
+
     def check_recipe(self, recipe: str) -> str:
         """The recipe, if this target can run it.
 
