@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -70,6 +74,39 @@ def test_onednn_equals_our_kernels(no_kernels):
         layer.clip, torch.float32,
     )  # fmt: skip
     assert close(slow, expected)
+
+
+LARGEST = """
+import torch
+from vggt_edge.model import backends
+from vggt_edge.recipe import Scheme
+backends.available = lambda: False
+backend = backends.choose(Scheme(), torch.device("cpu"))
+weights = torch.full((32, 64), 127, dtype=torch.int8)
+weights[1] = -127
+x = torch.tensor([[1.0], [0.5]]).repeat(1, 64)
+ones = torch.ones(32)
+y = backends.product(
+    backend, x, weights, ones, torch.zeros(32), Scheme(), torch.ones(()), torch.float32
+)
+print(backend, float((y - x @ weights.float().t()).abs().max()))
+"""
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "DEFAULT"])
+def test_largest_codes_never_saturate(isa):
+    """Without VNNI oneDNN sums pairs in 16 bits; it must not be taken there."""
+    done = subprocess.run(
+        [sys.executable, "-c", LARGEST],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    backend, error = done.stdout.split()
+    assert float(error) < 1, backend
+    if isa != "DEFAULT":
+        assert backend == "expanded"
 
 
 def test_nearest_beats_a_coarser_grid():

@@ -1,7 +1,7 @@
 """What executes an integer product, and which of it this machine has.
 
 avx512-vnni  our kernels: 8-bit and 4-bit weights, 8- and 4-bit activations (x86 CPUs)
-onednn       torch's prepacked 8-bit product (x86 CPUs without a C compiler, or without AVX512)
+onednn       torch's prepacked 8-bit product (x86 CPUs with VNNI, without a C compiler or AVX512)
 int-mm       ``torch._int_mm``: 8-bit products on CUDA
 scaled-mm    ``torch._scaled_mm``: fp8 on CUDA of compute capability 8.9 and up
 expanded     weights expanded to floats while the layer runs, in any precision, anywhere; with
@@ -24,10 +24,22 @@ EXPAND_ROWS = 1024  # outputs expanded at a time, which bounds memory
 
 @functools.cache
 def _onednn() -> bool:
-    return (
+    """Whether oneDNN's product is there, and exact.
+
+    Without VNNI it adds pairs of unsigned times signed bytes in 16 bits, which saturate. What it
+    uses depends on the CPU and on ONEDNN_MAX_CPU_ISA, so largest codes are multiplied and looked
+    at.
+    """
+    if not (
         torch.backends.mkldnn.is_available()
         and "onednn" in torch.backends.quantized.supported_engines
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    ):
+        return False
+    weights = torch.full((64, 64), 127, dtype=torch.int8)
+    return all(
+        bool((_eight_bit("onednn", torch.full((rows, 64), 127), weights) == 64 * 127 * 127).all())
+        for rows in (1, 64)
     )
 
 
