@@ -160,6 +160,8 @@ def kept(stem: str, setting: dict[str, Any]) -> list[dict[str, Any]]:
     last = json.loads(path.read_text())
     if {key: last[key] for key in setting} != setting:
         raise SystemExit(f"{path} is of other settings; run without --resume")
+    if last.get("weights") != record.weights_of(setting["model"]):
+        raise SystemExit(f"{path} is of other weights; run without --resume")
     rows: list[dict[str, Any]] = last["rows"]
     return rows
 

@@ -59,6 +59,11 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
+def weights_of(model: Any) -> str | None:
+    """Which state of the embedded network it is, which is trained on; None for any other model."""
+    return hashlib.sha256(POCKET.read_bytes()).hexdigest()[:8] if model == "pocket" else None
+
+
 def write(name: str, data: dict[str, Any]) -> Path:
     """Write ``results/<name>.json``."""
     RESULTS.mkdir(exist_ok=True)
@@ -70,8 +75,7 @@ def write(name: str, data: dict[str, Any]) -> Path:
         "machine": machine(),
         **data,
     }
-    if data.get("model") == "pocket":
-        # It is trained on, and its numbers are those of one state of it.
-        entry["weights"] = hashlib.sha256(POCKET.read_bytes()).hexdigest()[:8]
+    if weights := weights_of(data.get("model")):
+        entry["weights"] = weights
     path.write_text(json.dumps(entry, indent=1) + "\n")
     return path
