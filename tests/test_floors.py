@@ -26,7 +26,7 @@ FLOORS = {
     "checkpoint": 2.1, "pictures": 2.1,
     "weights": 2.2, "video": 2.2,
     "sources": 2.3, "retrieval": 2.3,
-    "images": 2.4, "live": 2.5, "attention": 2.9,
+    "images": 2.4, "live": 2.5, "live_video": 2.5, "attention": 2.9,
     "predict": 3, "stream": 3.1,
     "outputs": 4, "scene": 4,
     "compress": 5, "evaluate": 5, "export": 5, "train": 5,

@@ -82,6 +82,8 @@ def expand(
             found.append(_file(path))
         elif glob.has_magic(text):
             found += _in_glob(path)
+        elif "://" in text:
+            raise unusable(text, "is a stream, not a file", "watch it: --watch SECONDS")
         else:
             raise unusable(text, "does not exist", "check the path")
     return found
@@ -148,7 +150,8 @@ def natural_key(path: str) -> list[str | int]:
 
 def _file(path: str) -> Source:
     if not os.path.isfile(path):
-        raise unusable(path, "is not a regular file", "give an image, a video or a folder")
+        remedy = "give an image, a video or a folder, or watch it: --watch SECONDS"
+        raise unusable(path, "is not a regular file", remedy)
     head = _head(path)
     if video.is_video(head):
         return Source(path, path, True)

@@ -117,7 +117,7 @@ def probe(path: str, source: str | None = None) -> Clip:
         MissingExtraError: PyAV is not installed.
     """
     source = source or path
-    with _opened(path, source) as (container, stream):
+    with opened(path, source) as (container, stream):
         packets = [
             (packet.pts, packet.is_keyframe)
             for packet in container.demux(stream)
@@ -128,7 +128,7 @@ def probe(path: str, source: str | None = None) -> Clip:
         if first is None or not packets:
             raise undecodable(source)
         turns = round(first.rotation / 90) % 4
-        height, width = _square_pixels(first.height, first.width, stream.sample_aspect_ratio)
+        height, width = square_pixels(first.height, first.width, stream.sample_aspect_ratio)
         timed = all(pts is not None for pts, _ in packets)
         if timed:
             packets.sort()
@@ -156,7 +156,7 @@ def frames(clip: Clip, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray
     """
     pending = sorted(set(indices))
     height, width = clip.size if clip.turns % 2 == 0 else clip.size[::-1]
-    with _opened(clip.path, clip.source) as (container, stream):
+    with opened(clip.path, clip.source) as (container, stream):
         index = -1
         while pending:
             keys = clip.keys[(clip.keys > index) & (clip.keys <= pending[0])]
@@ -188,14 +188,23 @@ def undecodable(source: str) -> ImageError:
 
 
 @contextmanager
-def _opened(path: str, source: str) -> Iterator[tuple[Any, Any]]:
-    """PyAV's container and its first video stream; whatever goes wrong inside is an ImageError."""
+def opened(
+    path: str, source: str, remedy: str = _REENCODE, **options: Any
+) -> Iterator[tuple[Any, Any]]:
+    """PyAV's container and its first video stream; whatever goes wrong inside is an ImageError.
+
+    Args:
+        path: what FFmpeg is to open.
+        source: how to call it in errors.
+        remedy: what to do about one that cannot be read.
+        options: further ones for ``av.open``.
+    """
     try:
         import av
     except ImportError as error:
         raise MissingExtraError("PyAV", "video", f"reading {source}") from error
     try:
-        with av.open(path) as container:
+        with av.open(path, **options) as container:
             if not container.streams.video:
                 raise unusable(source, "has no video in it", "leave it out")
             stream = container.streams.video[0]
@@ -205,7 +214,7 @@ def _opened(path: str, source: str) -> Iterator[tuple[Any, Any]]:
         raise undecodable(source) from error
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise unusable(source, f"cannot be read as a video ({reason})", _REENCODE) from error
+        raise unusable(source, f"cannot be read as a video ({reason})", remedy) from error
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
@@ -221,7 +230,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             continue  # a damaged packet; the decoder recovers at the next keyframe
 
 
-def _square_pixels(height: int, width: int, aspect: Any) -> Size:
+def square_pixels(height: int, width: int, aspect: Any) -> Size:
     """(height, width) on display, of a frame whose stored pixels have this width to height."""
     ratio = float(aspect or 1)
     if ratio > 1:
