@@ -161,3 +161,16 @@ def test_an_unknown_target_or_recipe_is_refused_with_those_there_are():
         find_target("phone")
     with pytest.raises(InputError, match="'int4'.*litert-gpu.*can run fp16, float32"):
         find_target("litert-gpu").check_recipe("int4")
+
+
+@pytest.mark.parametrize(
+    "target, recipe",
+    [("executorch", "fp16"), ("executorch", "int8-weights"), ("litert", "int3")],
+)
+def test_what_a_target_can_run_is_said_of_that_target(target, recipe):
+    goal = find_target(target)
+    with pytest.raises(InputError) as caught:
+        goal.check_recipe(recipe)
+    message = str(caught.value)
+    assert all(name in message for name in (f"{recipe!r}", *goal.recipes, goal.schemes))
+    assert "fp8" not in message and ("a16" in message) == (target == "litert")

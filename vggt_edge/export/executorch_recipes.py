@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..recipe import Recipe, Scheme
 from .litert_recipes import rewritten_path
+from .targets import EXECUTORCH_SCHEMES
 
 GROUP = 32
 
@@ -102,8 +103,8 @@ def _rule(scope: str, scheme: Scheme | None) -> Rule:
     odd = scheme.weight_bits == 4 and (scheme.group is None or scheme.group % GROUP)
     if scheme.fp8 or scheme.hadamard or scheme.activation_bits != 8 or odd:
         raise InputError(
-            f"recipe {scheme.name}: ExecuTorch's XNNPACK has no kernel for it; it runs w8a8, "
-            "w4a8-g32 (g64, g128) and float"
+            f"recipe {scheme.name}: ExecuTorch's XNNPACK has no kernel for it; it runs "
+            f"{EXECUTORCH_SCHEMES}"
         )
     return Rule(scope, scheme.weight_bits, scheme.group)
 

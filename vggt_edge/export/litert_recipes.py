@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..recipe import Recipe, Scheme
+from .targets import LITERT_SCHEMES
 
 EVERYTHING, LINEARS = "*", "FULLY_CONNECTED"
 PLAIN, HADAMARD = "min_max_uniform_quantize", "DECOMPOSED_HADAMARD_ROTATION"
@@ -194,8 +195,7 @@ def _scheme_rules(scheme: Scheme | None) -> tuple[dict[str, Any], ...]:
         return ()
     if scheme.fp8 or scheme.activation_bits == 4 or (scheme.hadamard and scheme.group):
         raise InputError(
-            f"recipe {scheme.name}: LiteRT has no kernel for it; it runs w8a8, w8a16, w4a8-g32 "
-            "(g64, g128), w4a16-g32, w8a8-hadamard, w4a8-hadamard and float"
+            f"recipe {scheme.name}: LiteRT has no kernel for it; it runs {LITERT_SCHEMES}"
         )
     if scheme.group is not None and scheme.group < 32:
         raise InputError(f"recipe {scheme.name}: LiteRT has groups of 32, 64 and 128")

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, RecipeError
+from ..recipe import Recipe
 from .shape import Form
+
+# What the runtimes' kernels run of the schemes of ``vggt_edge.recipe``.
+LITERT_SCHEMES = (
+    "w8a8, w8a16, w4a8-g32 (g64, g128), w4a16-g32, w8a8-hadamard, w4a8-hadamard and float"
+)
+EXECUTORCH_SCHEMES = "w8a8, w4a8-g32 (g64, g128) and float"
 
 # Safe where squares and sums are fp16: a channel of 4,000 would overflow otherwise.
 HALF_PRECISION_GAIN = 1 / 64
@@ -21,7 +28,7 @@ class Target:
         form     how the network is written for it.
         recipes  the precisions it can run, the first one the default.
         graph_limit  bytes of weights one graph may hold, None for any.
-        translates   whether it also takes recipes of ``vggt_edge.recipe``.
+        schemes      those of ``vggt_edge.recipe`` it also takes, for people; "" for none.
     """
 
     name: str
@@ -29,7 +36,7 @@ class Target:
     form: Form
     recipes: tuple[str, ...]
     graph_limit: int | None = None
-    translates: bool = False
+    schemes: str = ""
 
     @property
     def runtime(self) -> str:
@@ -37,16 +44,20 @@ class Target:
         return self.name.partition("-")[0]
 
     def check_recipe(self, recipe: str) -> str:
-        """The recipe, if this target can run it.
+        """The recipe, if it is one of this target's names or, where those are taken, of schemes.
 
         Raises:
-            InputError: with those it can.
+            InputError: with those it can run.
         """
-        if recipe not in self.recipes and not self.translates:
-            raise InputError(
-                f"recipe {recipe!r}: target {self.name} ({self.runs}) can run "
-                f"{', '.join(self.recipes)}"
-            )
+        if recipe in self.recipes:
+            return recipe
+        able = f"target {self.name} ({self.runs}) can run {', '.join(self.recipes)}"
+        if not self.schemes:
+            raise InputError(f"recipe {recipe!r}: {able}")
+        try:
+            Recipe(recipe)
+        except RecipeError:
+            raise RecipeError(f"recipe {recipe!r}: {able}; or of schemes {self.schemes}") from None
         return recipe
 
 
@@ -69,7 +80,7 @@ TARGETS = {
                 "w8a8-static",
                 "w8a16-static",
             ),
-            translates=True,
+            schemes=LITERT_SCHEMES,
         ),
         Target(
             "litert-gpu",
@@ -89,7 +100,7 @@ TARGETS = {
             "ExecuTorch on a phone's or desktop's CPU, through XNNPACK",
             Form(mean="matmul"),
             ("float32", "int8", "int4", "int8-static"),
-            translates=True,
+            schemes=EXECUTORCH_SCHEMES,
         ),
     )
 }
