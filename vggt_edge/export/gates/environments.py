@@ -25,3 +25,15 @@ def python_with(module: str, name: str, environments: Path) -> Path | None:
         for place in (environments / name).glob("lib/python3*/site-packages")
     )
     return found.absolute() if found.exists() and ready else None
+
+
+def npu(environments: Path) -> tuple[Path, dict[str, str]] | None:
+    """Python and variables of the NPU environment; None where it was not made."""
+    python = (environments / "npu" / "bin" / "python").absolute()
+    site = next((environments / "npu").glob("lib/python3*/site-packages"), None)
+    if not python.exists() or site is None or not (site / "onnxruntime_qnn").is_dir():
+        return None
+    site = site.absolute()
+    places = [site / "onnxruntime_qnn", site / "onnxruntime_qnn.libs", site / "qnn_stand_in"]
+    found = os.environ.get("LD_LIBRARY_PATH", "")
+    return python, {"LD_LIBRARY_PATH": ":".join([*map(str, places), *([found] if found else [])])}

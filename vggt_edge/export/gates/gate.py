@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +17,10 @@ from ...model.vggt import VGGT
 from ..bundle import Bundle
 from ..golden import Golden
 from .measure import LIMITS, Limits, Measured, differs, measure, precision
+from .worker import WORKERS
+from .worker import run as run_worker
 
 Status = Literal["passed", "failed", "skipped"]
-WORKERS = Path(__file__).parent / "workers"
 
 
 class Skip(Exception):
@@ -208,33 +206,9 @@ def call(
         }
         (place / "job.json").write_text(json.dumps(content))
         np.save(place / "images.npy", context.golden.given(context.bundle.layout))
-        # The environments' own packages, not those of this process.
-        variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        try:
-            done = subprocess.run(
-                [*map(str, python), str(WORKERS / worker), scratch],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=context.timeout,
-                env={**variables, **(environment or {})},
-            )
-        except subprocess.TimeoutExpired:
-            raise ExportError(
-                f"{worker} was not done after {context.timeout:.0f} s; give it more (--timeout)"
-            ) from None
-        said = done.stdout + done.stderr
-        if done.returncode != 0:
-            lines = [line for line in said.splitlines() if line.strip()] or ["nothing was said"]
-            # Runtimes go on talking after Python's last line.
-            lines = [
-                line for line in lines if re.match(r"\w[\w.]*(Error|Exception)\b", line)
-            ] or lines
-            how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
-            raise ExportError(f"{worker} failed ({how}): {lines[-1].strip()[:400]}")
+        facts, said = run_worker(WORKERS / worker, python, place, environment, context.timeout)
         outputs = {}
         if (place / "result.npz").exists():
             with np.load(place / "result.npz") as found:
                 outputs = {name: found[name] for name in found.files}
-        facts: dict[str, Any] = json.loads((place / "facts.json").read_text())
     return outputs, facts, said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from importlib import util
@@ -124,17 +123,13 @@ def executorch_xnnpack(context: Context) -> Outcome:
 
 def _npu(context: Context) -> tuple[Path, dict[str, str]]:
     """Python and variables of the NPU environment."""
-    python = (context.environments / "npu" / "bin" / "python").absolute()
-    site = next((context.environments / "npu").glob("lib/python3*/site-packages"), None)
-    if not python.exists() or site is None or not (site / "onnxruntime_qnn").is_dir():
+    found = environments.npu(context.environments)
+    if found is None:
         raise Skip(
             "needs Qualcomm's compiler, which pip fetches under Qualcomm's licence "
             "(onnxruntime-qnn): make npu"
         )
-    site = site.absolute()
-    places = [site / "onnxruntime_qnn", site / "onnxruntime_qnn.libs", site / "qnn_stand_in"]
-    found = os.environ.get("LD_LIBRARY_PATH", "")
-    return python, {"LD_LIBRARY_PATH": ":".join([*map(str, places), *([found] if found else [])])}
+    return found
 
 
 def npu_partitions(context: Context) -> Outcome:

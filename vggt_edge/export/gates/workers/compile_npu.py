@@ -1,4 +1,7 @@
-"""Compile ``.tflite`` stages ahead of time for Snapdragon NPUs and count what was taken."""
+"""Compile ``.tflite`` stages ahead of time for Snapdragon NPUs and count what was taken.
+
+With ``keep`` in the job, a folder, the compiled files stay there as STAGE-CHIP.tflite.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from typing import Any
 CHIPS = ("SM8650", "SM8750", "SM8850")
 
 
-def compiled(path: str, chip: str) -> dict[str, Any]:
-    """What the compiler made of one file for one chip."""
+def compiled(path: str, chip: str, keep: Path | None) -> dict[str, Any]:
+    """What the compiler made of one file for one chip; the file itself goes to ``keep``."""
     target = importlib.import_module("ai_edge_litert.aot.vendors.qualcomm.target")
     aot = importlib.import_module("ai_edge_litert.aot.aot_compile")
     start = time.perf_counter()
@@ -44,6 +47,8 @@ def compiled(path: str, chip: str) -> dict[str, Any]:
             sink.seek(0)
             text = sink.read().decode(errors="replace") + said.getvalue()
         report = result.compilation_report()
+        for model in result.models if keep else ():
+            model.save(keep, export_only=True)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     text += str(report)
     counts = re.findall(r"(\d+)\s*/\s*(\d+)\s*(?:ops|op\(s\))\D*?(\d+)\s*partition", text)
@@ -63,11 +68,17 @@ def compiled(path: str, chip: str) -> dict[str, Any]:
 def main(folder: Path) -> None:
     """One job."""
     job = json.loads((folder / "job.json").read_text())
+    keep = Path(job["keep"]) if "keep" in job else None
     facts = {
         "runtime": f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}, "
         f"onnxruntime-qnn {importlib.metadata.version('onnxruntime-qnn')}",
         "chips": {
-            chip: {stage["name"]: compiled(stage["file"], chip) for stage in job["stages"]}
+            chip: {
+                stage["name"]: compiled(
+                    stage["file"], chip, keep and keep / f"{stage['name']}-{chip}.tflite"
+                )
+                for stage in job["stages"]
+            }
             for chip in job.get("chips", CHIPS)
         },
     }
