@@ -77,21 +77,25 @@ class Scheme:
     def runs_on(self) -> dict[str, str]:
         """Backend to "real" where its arithmetic is executed as stated, else "simulated" or "no".
 
-        "real" on "mps" and for weight-only schemes means: stored packed, expanded while it runs.
-        Four-bit activations are executed by 8-bit products on the CPU: exact, but no faster.
+        "real" for weight-only schemes means: stored packed, expanded while it runs. Integers on the
+        CPU are real with VNNI, 4-bit ones by 8-bit products: exact, but no faster. What this
+        machine does, ``model.backends`` decides and loading and ``vggt-edge info`` say. "no" on
+        "litert" and "executorch" is what their exports refuse.
         """
         if self.fp8:
             return {"cpu": "simulated", "cuda": "real", "mps": "simulated", "litert": "no",
                     "executorch": "no"}  # fmt: skip
-        wide = self.activation_bits == 16
-        eight = self.activation_bits == 8
-        exported = "real" if (eight or wide) and not self.hadamard else "no"
+        wide, eight = self.activation_bits == 16, self.activation_bits == 8
+        blocks = self.group is None or self.group % 32 == 0  # of the mobile runtimes
+        litert = (wide or eight) and blocks and not (self.hadamard and self.group)
+        grouped = self.weight_bits == 8 or self.group is not None
+        executorch = eight and blocks and grouped and not self.hadamard
         return {
             "cpu": "real",
-            "cuda": "real" if wide or (eight and self.weight_bits == 8) else "simulated",
+            "cuda": "real" if wide or eight else "simulated",
             "mps": "real" if wide else "simulated",
-            "litert": exported,
-            "executorch": exported if eight else "no",
+            "litert": "real" if litert else "no",
+            "executorch": "real" if executorch else "no",
         }
 
 
