@@ -141,7 +141,14 @@ def test_the_estimate_knows_the_plan(tiny_model, views, mode):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("sparse",), "unknown attention mode"), (("anchors", {"k": 0}), "at least 1")],
+    [(("sparse",), "unknown attention mode"), (("anchors", {"k": 0}), "at least 1")]
+    + [
+        (
+            ("anchors", {"striide": 2, "anchors": 3}),
+            "unknown dials anchors, striide: use k, camera",
+        ),
+        (("auto", {"dense_up_to": -1}), "dense_up_to must be at least 0"),
+    ],
 )
 def test_bad_arguments(tiny_model, arguments, message):
     mode, dials = arguments[0], arguments[1] if len(arguments) > 1 else {}

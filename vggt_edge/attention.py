@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .types import Views
 # Modes that need to know which views are alike.
 ANCHORED = ("anchors", "covisible+anchors")
 COVISIBLE = ("covisible", "covisible+anchors")
+DIALS = {field.name for field in fields(Sparsity)} - {"mode", "anchors"}
 
 
 def make_sparse(
@@ -46,8 +48,10 @@ def make_sparse(
         The model.
 
     Raises:
-        InputError: an unknown mode or an impossible number.
+        InputError: an unknown mode or dial, or an impossible number.
     """
+    if unknown := sorted(dials.keys() - DIALS):
+        raise InputError(f"unknown dials {', '.join(unknown)}: use k, {', '.join(sorted(DIALS))}")
     sparsity = Sparsity(mode, anchors=k, **dials)
     model.sparsity = None if mode == "dense" else sparsity
     # Not as an attribute that torch would take for a part of the network.

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 from .errors import InputError
 from .sparse_plan import LayerPlan, SparsePlan, dense_plan
@@ -61,15 +63,34 @@ class Sparsity:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise InputError(f"unknown attention mode {self.mode!r}: use {', '.join(MODES)}")
-        for name in ("anchors", "neighbours", "stride"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.merged <= 1:
-            raise InputError(f"merged must be a share in [0, 1], got {self.merged}")
-        if self.split is not None and not 0 <= self.split[0] <= self.split[1] <= 1:
-            raise InputError(f"split must be two increasing shares of the depth, got {self.split}")
+        least = {"anchors": 1, "neighbours": 1, "stride": 1}
+        if self.dense_up_to is not None:
+            least["dense_up_to"] = 0
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral):
+                raise InputError(f"{name} must be a whole number, got {value!r}")
+            if value < lowest:
+                raise InputError(f"{name} must be at least {lowest}, got {value}")
+        # NaN is in no range.
+        if not (isinstance(self.threshold, Real) and -1 <= self.threshold <= 1):
+            raise InputError(f"threshold must be a cosine in [-1, 1], got {self.threshold!r}")
+        if not (isinstance(self.merged, Real) and 0 <= self.merged <= 1):
+            raise InputError(f"merged must be a share in [0, 1], got {self.merged!r}")
+        if self.split is not None:
+            self._check_split()
         if self.camera not in ("anchors", "all"):
             raise InputError(f"camera must be 'anchors' or 'all', got {self.camera!r}")
+
+    def _check_split(self) -> None:
+        given: Any = self.split
+        split = tuple(given) if isinstance(given, Sequence) else (given,)
+        numbers = len(split) == 2 and all(isinstance(share, Real) for share in split)
+        if not (numbers and 0 <= split[0] <= split[1] <= 1):
+            raise InputError(
+                "split must be two increasing shares of the depth, such as (0.1, 0.4), got "
+                f"{self.split!r}"
+            )
 
     def mode_for(self, views: int) -> str:
         """The mode in force for a set of ``views`` views."""
