@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from . import covisibility, retrieval
 from .anchors import farthest_points
 from .distribute import Executor
 from .errors import InputError
+from .model.config import VGGTConfig
 from .model.megaloc import MegaLoc
 from .model.vggt import VGGT
 from .sparse_plan import SparsePlan
@@ -22,6 +23,25 @@ from .types import Views
 ANCHORED = ("anchors", "covisible+anchors")
 COVISIBLE = ("covisible", "covisible+anchors")
 DIALS = {field.name for field in fields(Sparsity)} - {"mode", "anchors"}
+
+
+def suited(config: VGGTConfig, sparsity: Sparsity) -> Sparsity:
+    """The mode for a network: "auto" is dense where compensation tokens allow nothing else.
+
+    Such tokens (QVGGT's) are views that all others see, in the camera head; no plan knows of them.
+
+    Raises:
+        InputError: another mode for a network with compensation tokens.
+    """
+    if not (config.compensation_tokens and "camera" in config.heads) or sparsity.mode == "dense":
+        return sparsity
+    if sparsity.mode == "auto":
+        return replace(sparsity, mode="dense")
+    raise InputError(
+        "this network has a compensation token, which the camera head sees beside all views, so "
+        f"that attention cannot be {sparsity.mode}: use --attention dense, without --stream, or "
+        "make_sparse(model, 'dense')"
+    )
 
 
 def make_sparse(
@@ -48,11 +68,12 @@ def make_sparse(
         The model.
 
     Raises:
-        InputError: an unknown mode or dial, or an impossible number.
+        InputError: an unknown mode or dial, an impossible number, or a network that must be dense.
     """
     if unknown := sorted(dials.keys() - DIALS):
         raise InputError(f"unknown dials {', '.join(unknown)}: use k, {', '.join(sorted(DIALS))}")
-    sparsity = Sparsity(mode, anchors=k, **dials)
+    sparsity = suited(model.config, Sparsity(mode, anchors=k, **dials))
+    mode = sparsity.mode
     model.sparsity = None if mode == "dense" else sparsity
     # Not as an attribute that torch would take for a part of the network.
     model.__dict__["_retrieval"] = None if mode == "dense" else retrieval

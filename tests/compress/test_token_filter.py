@@ -10,7 +10,7 @@ import torch
 from conftest import GOLDEN_CONFIG, make_views_matter
 
 from vggt_edge import weights
-from vggt_edge.attention import make_sparse
+from vggt_edge.attention import make_sparse, suited
 from vggt_edge.compress.compress import compress
 from vggt_edge.compress.token_filter import (
     TokenStatistics,
@@ -21,6 +21,8 @@ from vggt_edge.compress.token_filter import (
 )
 from vggt_edge.errors import InputError, RecipeError
 from vggt_edge.model.vggt import VGGT
+from vggt_edge.predict import predict
+from vggt_edge.sparsity import Sparsity
 from vggt_edge.train.initialize import initialize
 from vggt_edge.types import Views
 
@@ -100,6 +102,17 @@ def test_it_is_saved_with_the_weights(model, recipe, tmp_path):
     again = weights.load(path, dtype="float32", device="cpu")
     assert again.config.compensation_tokens == 1
     assert torch.equal(again(images).pose_enc, model(images).pose_enc)
+
+
+def test_sparse_attention_is_refused_and_auto_stays_dense(model):
+    make_sparse(compensate(model, torch.randn(2 * CONFIG.width)), "auto", k=1)
+    assert model.sparsity is None
+    views = make_scenes(1, views=4)[0]
+    assert np.isfinite(predict(model, views).depth).all()
+    for mode in ("anchors", "covisible", "avggt", "merge"):
+        with pytest.raises(InputError, match=f"cannot be {mode}: use --attention dense"):
+            make_sparse(model, mode)
+    assert suited(CONFIG, Sparsity("auto")).mode == "auto", "others keep their mode"
 
 
 def test_what_cannot_have_one(model):

@@ -205,7 +205,7 @@ def command(
     """Turn pictures or video into a 3D scene."""
     # The libraries behind these take seconds to load; --help should not.
     from .. import api, memory, outputs
-    from ..attention import make_sparse, needs_likeness
+    from ..attention import make_sparse, needs_likeness, suited
     from ..errors import InputError
     from ..files import check_writable
     from ..hardware import keep_heap, pick_device, pick_dtype
@@ -260,6 +260,7 @@ def command(
     if watch is None:
         check_inputs(inputs)
     weights = describe(model)
+    sparsity = suited(weights.config, sparsity)
     machines = executors.open_executor(context, executor, address, workers, target)
     progress = on_terminal()
     size = size or api.default_size(weights.config)
