@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -83,6 +84,16 @@ def make_sparse(
 def describer(model: VGGT) -> VGGT | MegaLoc:
     """The network that tells which views are alike."""
     return model.__dict__.get("_retrieval") or model
+
+
+def without_describer(model: VGGT) -> VGGT:
+    """The same network, weights shared, that does not hold the one for ``retrieval``.
+
+    For where no plan is made: MegaLoc's 229 M parameters would travel for nothing.
+    """
+    twin = copy.copy(model)
+    twin.__dict__["_retrieval"] = None
+    return twin
 
 
 def needs_likeness(model: VGGT, views: int) -> bool:

@@ -104,8 +104,13 @@ class AnchorStream:
         self.cache = KeyCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        # To another process go the anchors' keys, and not the room for a batch's beside them.
-        return {**self.__dict__, "cache": KeyCache.from_tensors(self.cache.tensors())}
+        # To another process go the anchors' keys, and not the room for a batch's beside them; nor
+        # the network that chose them.
+        return {
+            **self.__dict__,
+            "model": attention.without_describer(self.model),
+            "cache": KeyCache.from_tensors(self.cache.tensors()),
+        }
 
     def restore(self, anchors: Sequence[str], size: tuple[int, int], cache: KeyCache) -> None:
         """Continue where another stream with the same model and options stands."""

@@ -14,7 +14,7 @@ import torch
 from conftest import TINY_CONFIG
 
 from vggt_edge import cli
-from vggt_edge.attention import make_sparse
+from vggt_edge.attention import describer, make_sparse
 from vggt_edge.compress.compress import compress
 from vggt_edge.distribute import LocalExecutor, RayExecutor
 from vggt_edge.distribute.cluster import last_line, share_out
@@ -102,6 +102,19 @@ def test_a_stream_travels_without_the_room_beside_its_keys():
     there = pickle.loads(pickle.dumps(stream.cache.tensors()))
     twin = pickle.loads(pickle.dumps(stream.add)).__self__
     assert twin.cache.nbytes == sum(t.nbytes for t in there.values()) < stream.cache.nbytes
+
+
+def test_a_stream_travels_without_the_network_that_chose_its_anchors():
+    model = a_model()
+    alone = len(pickle.dumps(AnchorStream(model)))
+    retrieval = torch.nn.Linear(1000, 1000)
+    make_sparse(model, "anchors", k=model.sparsity.anchors, retrieval=retrieval)
+    stream = AnchorStream(model)
+    packed = pickle.dumps(stream.add)
+    assert len(packed) < alone + 1000
+    twin = pickle.loads(packed).__self__
+    assert describer(twin.model) is twin.model and twin.sparsity == stream.sparsity
+    assert describer(stream.model) is retrieval, "it stays here"
 
 
 def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict:
