@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MEGALOC_CONFIG
 from walks import Oracle, make_walk, similarity_of, trajectory_error
 
 from vggt_edge import geometry
+from vggt_edge.attention import make_sparse
 from vggt_edge.distribute import LocalExecutor
 from vggt_edge.errors import InputError, OutputError, VGGTEdgeError
+from vggt_edge.model.megaloc import MegaLoc
 from vggt_edge.scene.cluster_passes import ModelPredictor, identity_of
 from vggt_edge.scene.links import sees_the_same
 from vggt_edge.scene.merge import without_duplicates
@@ -327,6 +330,20 @@ def test_a_network_is_a_predictor(tiny_model):
     assert same == identity_of(ModelPredictor(tiny_model))
     tiny_model.camera_head.token_norm.bias.data[0] += 1
     assert same != identity_of(ModelPredictor(tiny_model))
+
+
+def test_another_network_that_chooses_anchors_is_another_predictor(tiny_model):
+    """Or its passes would be resumed with the anchors of the one before."""
+    megaloc = MegaLoc(MEGALOC_CONFIG)
+
+    def identity(retrieval) -> str:
+        make_sparse(tiny_model, "anchors", k=2, retrieval=retrieval)
+        return identity_of(ModelPredictor(tiny_model))
+
+    tokens, first = identity(None), identity(megaloc)
+    assert tokens == identity(None) != first == identity(megaloc)
+    next(megaloc.parameters()).data.add_(1)
+    assert identity(megaloc) not in (tokens, first)
 
 
 def test_points_of_overlapping_clusters_are_kept_once(walk, likeness):

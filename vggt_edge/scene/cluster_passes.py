@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from ..attention import describer
 from ..distribute import Executor, LocalExecutor
 from ..errors import LostItemsError, VGGTEdgeError
 from ..model.vggt import VGGT
@@ -43,9 +44,16 @@ class ModelPredictor:
 
     @property
     def identity(self) -> str:
-        """Says which network this is: its settings, and a sample of each of its tensors."""
+        """Says which network this is: its settings, and a sample of each of its tensors.
+
+        And the same of the network that chooses its anchors, if that is another one.
+        """
         digest = hashlib.sha256(repr((self.model.config, self.model.sparsity)).encode())
-        for name, tensor in self.model.state_dict().items():
+        tensors = list(self.model.state_dict().items())
+        if (chooser := describer(self.model)) is not self.model:
+            digest.update(f"{type(chooser).__name__} {chooser.config}".encode())
+            tensors += chooser.state_dict().items()
+        for name, tensor in tensors:
             flat = tensor.detach().flatten()
             sample = flat[:: max(1, len(flat) // 16)][:16].double().cpu().numpy()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
