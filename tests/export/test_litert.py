@@ -72,7 +72,15 @@ def test_without_litert_the_way_to_it_is_said(network, tmp_path):
         ({"recipe": "int3"}, "int3"),
         ({"target": "litert-npu", "recipe": "int4"}, "litert-npu.*can run fp16, float32, w8a8-st"),
         ({"recipe": "w8a8-static"}, "ranges of activations.*--calibration"),
-        ({"exceptions": {"depth_head": "int5"}}, "int5"),
+        ({"exceptions": {"depth_head": "int5"}}, "exception depth_head=int5.*can run float32"),
+        (
+            {"target": "litert-gpu", "exceptions": {"depth_head": "int4"}},
+            "exception depth_head=int4.*litert-gpu.*can run fp16, float32",
+        ),
+        (
+            {"target": "litert-npu", "exceptions": {"depth_head": "int8"}},
+            "exception depth_head=int8.*litert-npu",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(network, tmp_path, options, message):
@@ -170,6 +178,29 @@ def test_exceptions_keep_their_layers(float_file, tmp_path):
                           ("aggregator.patch_embed", "int8")):  # fmt: skip
         found = {kind for name, kind in types.items() if re.search(scope_regex(layer), name)}
         assert found == {wanted}, layer
+
+
+@needs_litert
+def test_exceptions_find_their_layers_in_stages_too(network, tmp_path):
+    result = ve.export(
+        network,
+        size=(28, 42),
+        recipe="int8",
+        exceptions={"aggregator.global_blocks.1": "float32", "aggregator.patch_embed": "float32"},
+        out=tmp_path,
+        split=True,
+    )
+    encoder, trunk, _ = (weight_types(file.path) for file in result.files)
+    assert {*encoder.values()} == {"float32"}
+    kept = {name for name, kind in trunk.items() if kind == "float32"}
+    assert kept == {name for name in trunk if "_global1" in name} and kept
+
+
+@needs_litert
+def test_an_exception_for_no_layer_ends_the_export(network, tmp_path):
+    with pytest.raises(InputError, match="depht_head.*nearest is depth_head"):
+        ve.export(network, size=(28, 42), exceptions={"depht_head": "int8"}, out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @needs_litert

@@ -65,20 +65,25 @@ def versions() -> dict[str, str]:
 
 
 class _Named(nn.Module):
-    """Gives a module's inputs and outputs names, which the file keeps."""
+    """Gives a module, its inputs and outputs names, which the file keeps."""
 
-    def __init__(self, module: nn.Module, outputs: Sequence[str]):
+    def __init__(self, module: nn.Module, outputs: Sequence[str], name: str):
         super().__init__()
-        self.module, self.outputs = module, tuple(outputs)
+        self.name, self.outputs = name, tuple(outputs)
+        self.add_module(name, module)
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Inputs in the order given."""
-        found = as_tuple(self.module(*inputs.values()))
+        found = as_tuple(self.get_submodule(self.name)(*inputs.values()))
         return dict(zip(self.outputs, found, strict=True))
 
 
 def convert(
-    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    name: str = "model",
 ) -> Path:
     """A module as a float32 ``.tflite`` file, of any size.
 
@@ -87,6 +92,7 @@ def convert(
         inputs: name to an example.
         outputs: names.
         path: of the file; appears whole or not at all.
+        name: of the module in the network; operators' names, and so exceptions, begin with it.
 
     Raises:
         MissingExtraError: without litert-torch.
@@ -99,7 +105,7 @@ def convert(
     with replacing(path) as temporary, hushed():
         try:
             converted = litert_torch.convert(
-                _Named(module, outputs).eval(),
+                _Named(module, outputs, name).eval(),
                 sample_kwargs=dict(inputs),
                 lightweight_conversion=size > LARGE,
             )

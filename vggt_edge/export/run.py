@@ -21,7 +21,7 @@ from ..files import check_writable, replacing
 from ..model.vggt import VGGT
 from ..types import Views
 from . import executorch_program, lint, litert, stages
-from .backend import backend_of, check
+from .backend import backend_of, check, check_layers
 from .executorch_recipes import ExecuTorchRecipe
 from .litert_recipes import LiteRTRecipe
 from .module import Agreement, TensorModule, as_tuple, compare, example_images, validate
@@ -229,6 +229,7 @@ def export(
 
     clock.start("rewrite")
     rewritten = reauthor(model, shape, wanted_names, goal.form)
+    check_layers(goal, model, rewritten, exceptions or ())
     clock.start("validate")
     images = example_images(shape)
     reference = TensorModule(model, wanted_names)
@@ -342,7 +343,7 @@ def _litert(
         quantized = bool(recipe.rules or exceptions)
         clock.start("convert")
         path = folder / f"float{suffix}.tflite" if quantized else final
-        litert.convert(stage.module, inputs, stage.outputs, path)
+        litert.convert(stage.module, inputs, stage.outputs, path, stage.part)
         if quantized:
             clock.start("quantize")
             samples = _samples(plan, stage, measured)

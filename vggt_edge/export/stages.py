@@ -30,6 +30,11 @@ class Stage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    @property
+    def part(self) -> str:
+        """Path in the rewrite of what it is, or is a piece of; "model" is the whole."""
+        return self.name.rstrip("0123456789")
+
 
 def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
