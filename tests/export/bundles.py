@@ -23,7 +23,7 @@ def port(*shape):
     return Port(shape, "float32", 0.0, 0)
 
 
-def exported(folder, outputs=OUTPUTS, target="litert", recipe="float32"):
+def exported(folder, outputs=OUTPUTS, target="litert", recipe="float32", exceptions=None):
     """What ``export`` would return, of a file of a few bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny-2x28x42-float32.tflite"
@@ -49,6 +49,7 @@ def exported(folder, outputs=OUTPUTS, target="litert", recipe="float32"):
         (),
         {},
         {"torch": torch.__version__},
+        exceptions or {},
     )
 
 

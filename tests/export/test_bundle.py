@@ -16,6 +16,8 @@ from networks import seeded
 
 from vggt_edge.errors import BundleError, OutputError
 from vggt_edge.export import bundle, bundle_write, golden, schema
+from vggt_edge.export.gates import gate
+from vggt_edge.export.gates.measure import LIMITS
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,19 @@ def edit(folder, change):
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
+
+
+def test_exceptions_are_kept_and_the_loosest_recipe_sets_the_limits(network, tmp_path, monkeypatch):
+    exceptions = {"depth_head": "int4", "camera_head": "float32"}
+    found = bundles.write(
+        network, tmp_path / "raw", tmp_path / "made", monkeypatch, exceptions=exceptions
+    )
+    assert bundle.read(tmp_path / "made").manifest["exceptions"] == exceptions
+    assert found.recipes == ("float32", "int4")
+    assert gate.Context(found, found.golden(), tmp_path).limits == LIMITS["int4"]
+    plain = bundles.write(network, tmp_path / "raw", tmp_path / "plain", monkeypatch)
+    assert "exceptions" not in plain.manifest and plain.recipes == ("float32",)
+    assert gate.Context(plain, plain.golden(), tmp_path).limits == LIMITS["float32"]
 
 
 def test_a_bundle_says_what_an_app_must_know(made, network):

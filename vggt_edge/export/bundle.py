@@ -59,6 +59,12 @@ class Bundle:
         return tuple(entry["name"] for entry in self.manifest["outputs"])
 
     @property
+    def recipes(self) -> tuple[str, ...]:
+        """Every recipe in it, that of most layers first."""
+        exceptions = self.manifest.get("exceptions", {})
+        return tuple(dict.fromkeys((self.manifest["recipe"], *exceptions.values())))
+
+    @property
     def layout(self) -> str:
         """Of the images: "VHWC" or "VCHW"."""
         return str(self.manifest["input"]["layout"])

@@ -204,6 +204,7 @@ def _describe(
         "runtime": exported.target.partition("-")[0],
         "target": exported.target,
         "recipe": exported.recipe,
+        **({"exceptions": dict(exported.exceptions)} if exported.exceptions else {}),
         "network": network,
         "input": {
             "name": "images",

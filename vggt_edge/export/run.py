@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from .targets import Target, find_target
 
 # What a file may deviate from the network, relative to the largest value. Integers are judged by
 # tasks, not here.
-ARTEFACT_TOLERANCE = {"float32": 1e-4, "fp16": 1e-2}
+ARTEFACT_TOLERANCE = {"float32": 1e-4, "float": 1e-4, "fp16": 1e-2}
 CALIBRATION_SETS = 16
 
 
@@ -65,6 +65,7 @@ class Exported:
         warnings   of the lint.
         seconds    name of a step to its duration.
         versions   of the packages.
+        exceptions layer path to the recipe that layer got instead.
     """
 
     files: tuple[ExportedFile, ...]
@@ -78,6 +79,7 @@ class Exported:
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
+    exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -144,13 +146,13 @@ def run_files(
 
 
 def _check_artefact(
-    recipe: str,
+    recipes: Sequence[str],
     outputs: Sequence[str],
     found: Mapping[str, np.ndarray],
     wanted: Sequence[np.ndarray],
 ) -> tuple[Agreement, ...]:
     report = tuple(compare(n, found[n], w) for n, w in zip(outputs, wanted, strict=True))
-    limit = ARTEFACT_TOLERANCE.get(recipe, 1e30)
+    limit = max(ARTEFACT_TOLERANCE.get(recipe, 1e30) for recipe in recipes)
     if bad := [entry for entry in report if not entry.relative_error <= limit]:
         raise ExportError(f"the converted file differs from the network: {bad[0]}")
     return report
@@ -220,6 +222,7 @@ def export(
     shape.check(model.config)
     wanted_names = check_outputs(outputs, model.config)
     chosen = check(goal, recipe, calibration is not None, exceptions, external_weights)
+    recipes = (chosen.name, *(exceptions or {}).values())
     backend = backend_of(goal)
     backend.require_packages()
     out = Path(out)
@@ -282,7 +285,7 @@ def export(
                 runner = litert.LiteRTRunner(path)
                 ports = runner.inputs, runner.outputs
                 built.append(_Built(path, stage.name, *ports, runner.operators()))
-        artefact = _check_artefact(chosen.name, wanted_names, found, wanted)
+        artefact = _check_artefact(recipes, wanted_names, found, wanted)
         files = []
         for item in built:
             final = out / item.path.name
@@ -312,6 +315,7 @@ def export(
         tuple(dict.fromkeys(warnings)),
         clock.seconds,
         backend.versions(),
+        exceptions=dict(exceptions or {}),
     )
 
 

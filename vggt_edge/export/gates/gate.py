@@ -48,8 +48,9 @@ class Context:
 
     @property
     def limits(self) -> Limits:
-        """Those of the bundle's precision."""
-        return LIMITS[precision(self.bundle.manifest["recipe"])]
+        """The loosest of the precisions in the bundle."""
+        found = (LIMITS[precision(recipe)] for recipe in self.bundle.recipes)
+        return max(found, key=lambda limits: limits.abs_rel)
 
 
 @dataclass(frozen=True)
