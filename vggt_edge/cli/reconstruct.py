@@ -237,6 +237,10 @@ def command(
         raise InputError(f"unknown retrieval {retrieval!r}: use {', '.join(METHODS)}")
     if watch is not None and (len(inputs) != 1 or limit is not None):
         raise InputError("--watch takes one folder and no --limit")
+    if watch is not None and (fps or every) and Path(inputs[0]).is_dir():
+        raise InputError("--fps and --every are for videos, not for a folder: leave them out")
+    if keep_outliers and not (clusters or cluster_size):
+        raise InputError("--keep-outliers needs --clusters or --cluster-size: add one of them")
     if stream and (clusters or cluster_size or georeference or bundle_adjust):
         raise InputError(
             "--stream does not go with --clusters, --cluster-size, --georeference or "
