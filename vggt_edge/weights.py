@@ -38,8 +38,10 @@ from .errors import OutputError
 from .files import write_tensors
 from .hardware import pick_device, pick_dtype
 from .kernels.build import available, reason
+from .model.backends import simulates
 from .model.config import VGGTConfig
 from .model.packed import packed_dtypes, prepare
+from .model.quantized import QuantLinear
 from .model.vggt import VGGT, precise_parameters
 
 
@@ -155,6 +157,13 @@ def load(
     model = _assign(model, read_safetensors(path, names), precision, target)
     if header.recipe is not None and target.type == "cpu" and not available():
         notify(f"{path}: without the fast kernels, because {reason()}; slower, same numbers")
+    layers = [layer for layer in model.modules() if isinstance(layer, QuantLinear)]
+    for scheme in dict.fromkeys(layer.scheme for layer in layers):
+        if simulates(scheme, target):
+            notify(
+                f"{path}: {scheme.name} is simulated on this {target.type}, by float products of "
+                "the same numbers: small, but no faster than float"
+            )
     model.license = _license(source, header.license)
     return model
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vggt_edge import weights
+from vggt_edge.cli.weights import info as weights_command
 from vggt_edge.compress.apply import behind, quantized, quantized_conv
 from vggt_edge.compress.compress import compress
 from vggt_edge.compress.nearest import nearest
@@ -107,6 +108,30 @@ def test_largest_codes_never_saturate(isa):
     assert float(error) < 1, backend
     if isa != "DEFAULT":
         assert backend == "expanded"
+
+
+def loaded_lines(recipe: str, folder) -> list[str]:
+    lines: list[str] = []
+    path = weights.save(rounded(recipe), folder / "small.safetensors")
+    weights.load(path, dtype="float32", device="cpu", notify=lines.append)
+    return [line for line in lines if "simulated" in line]
+
+
+def test_what_is_simulated_is_said_once_a_scheme(tmp_path, capsys):
+    mixed = "camera_head.*=fp8,aggregator.*=w8a8,*=w8a16"
+    lines = loaded_lines(mixed, tmp_path)
+    assert len(lines) == 1 and "fp8 is simulated on this cpu" in lines[0]
+    weights_command(str(tmp_path / "small.safetensors"), size=56, device="cpu")
+    said = {
+        line.split()[2]: line for line in capsys.readouterr().out.splitlines() if "runs as" in line
+    }
+    assert {name for name, line in said.items() if "simulated" in line} == {"fp8"}
+    assert set(said) == {"fp8", "w8a8", "w8a16"}
+
+
+def test_a_cpu_without_kernels_says_what_it_simulates(no_kernels, tmp_path):
+    lines = loaded_lines("camera_head.*=w4a4,*=w8a16", tmp_path)
+    assert len(lines) == 1 and "w4a4 is simulated" in lines[0]
 
 
 def test_nearest_beats_a_coarser_grid():

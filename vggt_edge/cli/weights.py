@@ -64,11 +64,12 @@ def info(
     stored = Counter(weights.dtypes.values())
     size_on_disk = weights.path.stat().st_size
     loaded = parameters * precision.itemsize
-    runs = {}
+    runs, simulated = {}, set()
     if weights.recipe:
         loaded = size_on_disk  # packed in memory as in the file
         kinds = {rule.scheme for rule in weights.recipe.rules if rule.scheme}
         runs = {scheme.name: backends.choose(scheme, target) for scheme in kinds}
+        simulated = {scheme.name for scheme in kinds if backends.simulates(scheme, target)}
     run = memory.run_bytes(config, views, height, width, precision.itemsize)
     free = available_memory(target)
     kind = next(name for name, known in DTYPES.items() if known == precision)
@@ -81,7 +82,11 @@ def info(
         f"  heads       {', '.join(config.heads)}",
         f"  stored as   {', '.join(f'{name} ({count} tensors)' for name, count in stored.items())}",
         f"  recipe      {weights.recipe.name if weights.recipe else 'none (float)'}",
-        *(f"  runs as     {name} on {target}: {backend}" for name, backend in sorted(runs.items())),
+        *(
+            f"  runs as     {name} on {target}: {backend}"
+            f"{' (simulated by float products: small, but no faster)' * (name in simulated)}"
+            for name, backend in sorted(runs.items())
+        ),
         f"  kernels     {'built, for this CPU' if available() else f'none: {reason()}'}",
         f"  licence     {weights.license}",
         f"  memory      {kind} on {target}: {size_text(loaded)} of weights, and about "

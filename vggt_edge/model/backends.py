@@ -58,6 +58,12 @@ def choose(scheme: Scheme, device: torch.device) -> str:
     return "expanded"
 
 
+def simulates(scheme: Scheme, device: torch.device) -> bool:
+    """Whether integers or 8-bit floats are multiplied as floats there: exact, but no faster."""
+    stated = scheme.fp8 or scheme.activation_bits < 16
+    return stated and choose(scheme, device) == "expanded"
+
+
 def token_integers(x: Tensor, bits: int, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(rows, width) to signed codes as int32, scale (rows, 1) and zero point (rows, 1) per row."""
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
