@@ -12,6 +12,7 @@ from PIL import Image
 
 from vggt_edge.cli import main
 from vggt_edge.compress import calibrate as calibrate_module
+from vggt_edge.compress import sampling
 from vggt_edge.compress.calibrate import calibrate, find_candidates
 from vggt_edge.compress.calibration_set import as_scenes, read_manifest, read_set
 from vggt_edge.compress.sampling import (
@@ -97,6 +98,15 @@ def test_sampling_is_diverse_and_stable():
     assert len(many.chosen) == many.kept.sum()
 
 
+def test_a_filter_that_leaves_nothing_says_so():
+    """Every candidate sticks out in a number of its own."""
+    moments = np.array([[100 if i == j else (j - i) % 6 for i in range(6)] for j in range(6)])
+    statistics = [SceneStatistics(one, np.zeros(3)) for one in moments]
+    with pytest.raises(InputError, match=r"all 6 candidates: raise --whisker \(it is 1.5\)"):
+        choose(statistics, ["a"] * 6, clusters=2, each=1)
+    assert len(choose(statistics, ["a"] * 6, 2, 1, whisker=1e9).chosen) == 2
+
+
 def test_k_means():
     random = np.random.default_rng(3)
     true = np.repeat([0, 1, 2, 3], 10)
@@ -131,6 +141,25 @@ def test_a_set_and_its_manifest(tiny_model, folder, tmp_path):
     assert again == manifest
     with pytest.raises(InputError, match="already"):
         calibrate(tiny_model, [folder], tmp_path / "set", **SETTINGS)
+
+
+def test_a_set_that_is_too_small_says_so(tiny_model, folder, tmp_path, monkeypatch, capsys):
+    whole = calibrate(tiny_model, [folder], tmp_path / "whole", **SETTINGS)
+    assert whole["missing"] == 0
+
+    def all_but_three(moments, groups, whisker):
+        return np.arange(len(moments)) >= 3
+
+    monkeypatch.setattr(sampling, "abnormal", all_but_three)
+    short = calibrate(tiny_model, [folder], tmp_path / "short", **SETTINGS)
+    assert short["missing"] == 1 and len(short["scenes"]) == 3
+    monkeypatch.setattr("vggt_edge.weights.load", lambda *_, **__: tiny_model)
+    code, out, err = run(
+        capsys, monkeypatch, "calibrate", folder, "-o", tmp_path / "set", "--views", 3,
+        "--clusters", 2, "--each", 2, "--size", 56,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "1 scenes of 4 asked for" in out
 
 
 def test_an_interrupted_calibration_goes_on(tiny_model, folder, tmp_path, monkeypatch):
@@ -245,6 +274,8 @@ def test_the_commands(folder, tmp_path, capsys, monkeypatch):
         (["--calibration", "/nowhere"], 1, "/nowhere"),
         (["-o", "x.bin"], 1, "saved as .safetensors"),
         (["--floats", "int3"], 2, "--floats 'int3'"),
+        (["nowhere/x", "--max-drop", "1", "--candidates", "float"], 2, "nothing that compresses"),
+        (["nowhere/x", "--budget", "1MB", "--candidates", "w3"], 2, "unknown scheme 'w3'"),
     ],
 )
 def test_one_line_for_what_cannot_be(arguments, code, line, capsys, monkeypatch):

@@ -90,5 +90,10 @@ def command(
         f"  candidates  {len(pool)}, of which the filter removed {manifest['removed']}",
         f"  clusters    {len(sizes)}, of {', '.join(map(str, sizes))} candidates",
     ]
-    summary = {key: manifest[key] for key in ("settings", "removed", "scenes")}
+    if manifest["missing"]:
+        lines.append(
+            f"  missing     {manifest['missing']} scenes of {clusters * each} asked for: no more "
+            "candidates passed; raise --whisker or --candidates"
+        )
+    summary = {key: manifest[key] for key in ("settings", "removed", "missing", "scenes")}
     finish(lines, {"folder": str(out), "clusters": sizes, **summary}, json)

@@ -126,11 +126,13 @@ def calibrate(
         progress: show a bar for work over two seconds.
 
     Returns:
-        The manifest.
+        The manifest; its "missing" are the scenes fewer than asked for, because the filter left no
+        more.
 
     Raises:
         ImageError: a folder that is missing, empty, too small, or holds a damaged picture.
-        InputError: fewer candidates than scenes asked for, or numbers that make no sense.
+        InputError: fewer candidates than scenes asked for, none that passes the filter, or
+            numbers that make no sense.
         OutputError: the set cannot be written.
     """
     if views < 2 or min(clusters, each) < 1:
@@ -178,6 +180,7 @@ def calibrate(
             "seed": seed, "whisker": whisker, "network": identity,
         },
         "removed": int((~sample.kept).sum()),
+        "missing": clusters * each - len(sample.chosen),
         "candidates": [
             {
                 "group": candidate.group,

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..model.vggt import VGGT
 
 WHISKER = 1.5
@@ -153,9 +154,17 @@ def choose(
         each: of each cluster.
         seed: of the clusters and draws.
         whisker: of the filter.
+
+    Raises:
+        InputError: no candidate passes the filter.
     """
     moments = np.stack([one.moments for one in statistics])
     kept = ~abnormal(moments, groups, whisker)
+    if not kept.any():
+        raise InputError(
+            f"the filter removed all {len(kept)} candidates: raise --whisker (it is {whisker:g}) "
+            "or give more pictures"
+        )
     index = np.flatnonzero(kept)
     vectors = np.stack([statistics[i].similarity for i in index.tolist()])
     cluster = np.full(len(statistics), -1)
