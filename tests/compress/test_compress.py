@@ -257,6 +257,49 @@ def test_an_interrupted_compression_goes_on(network, scenes, tmp_path, monkeypat
     assert len(written) == 6
 
 
+def test_finished_blocks_are_of_the_same_truth_and_go_to_the_networks_device(
+    network, scenes, tmp_path, monkeypatch
+):
+    size = scenes[0].size
+    depth = np.ones((3, *size))
+    k = np.tile(np.array([[50.0, 0, 28], [0, 50.0, 21], [0, 0, 1]]), (3, 1, 1))
+    poses = np.tile(np.eye(3, 4), (3, 1, 1))
+
+    def compressed(intrinsics, camera_from_world):
+        cameras = Cameras(intrinsics, camera_from_world, np.full((3, 2), size))
+        truth = [Truth(cameras, depth, depth > 0)] * 3
+        ve.compress(
+            copy.deepcopy(network), "camera_head.trunk.0.attn.*=w8a8", method="qvggt",
+            calibration=scenes, truth=truth, rows=64, work=tmp_path / "work",
+        )  # fmt: skip
+
+    moved_to = []
+    move = QuantLinear.to
+
+    def to(layer, *args, **kwargs):
+        moved_to.append(args)
+        return move(layer, *args, **kwargs)
+
+    read = resume.Journal.read
+    found = []
+
+    def watched(self, stage):
+        done = read(self, stage)
+        found.append(done is not None)
+        monkeypatch.setattr(QuantLinear, "to", to)
+        return done
+
+    monkeypatch.setattr(resume.Journal, "read", watched)
+    compressed(k, poses)
+    moved_to.clear()
+    compressed(k, poses)
+    # What a file gave, on the CPU, is moved to where the float layers were.
+    assert len(moved_to) == 2 and all(args == (torch.device("cpu"),) for args in moved_to)
+    compressed(k * 1.1, poses)
+    compressed(k, poses + np.eye(3, 4) * 0.01)
+    assert found == [False, True, False, False]
+
+
 def test_a_compressed_file_is_small_and_the_same(model, scenes, tmp_path):
     path = ve.save(model, tmp_path / "float.safetensors")
     before = path.stat().st_size

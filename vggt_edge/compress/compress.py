@@ -127,7 +127,9 @@ class _Compression:
         if work is not None:
             settings = f"{self.recipe.name} {self.method} {self.rows} {self.seed}"
             given = [views.images for views in scenes]
-            given += [array for one in truth or () for array in (one.depth, one.valid)]
+            for one in truth or ():
+                cameras = one.cameras
+                given += [cameras.intrinsics, cameras.camera_from_world, one.depth, one.valid]
             journal = Journal(work, model, self.chosen, settings, given)
         if self.method.fold:
             fold_values(model, self.chosen)
@@ -214,7 +216,7 @@ class _Compression:
             done = journal.read(stage.path) if journal and paths else None
             if done is not None:
                 for path, layer in done.layers.items():
-                    place(model, path, layer)
+                    place(model, path, layer.to(self._linear(path).weight.device))
                 self.layers |= done.reports
             elif paths:
                 inputs = collect(model, stage, seen, paths, self.rows, self.seed).inputs
