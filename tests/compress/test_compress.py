@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -364,8 +365,15 @@ def test_refusals(model, scenes):
         ve.compress(model, "w8a8", method="magic")
     with pytest.raises(InputError, match="needs calibration"):
         ve.compress(model, "w8a8", method="gptq")
-    with pytest.raises(RecipeError, match="matches no layer"):
-        ve.compress(model, "nowhere.*=w8a8")
+    for rule, near in (
+        ("camera_haed.*", r"camera_head\.\*"),
+        ("aggregator.frame_blocks.0.attn.qvk", "aggregator.frame_blocks.0.attn.qkv"),
+        ("camera_head.trunk", r"camera_head\.trunk\.\*"),
+        ("nowhere.*", ""),
+    ):
+        with pytest.raises(RecipeError, match=f"{re.escape(rule)}' matches no layer.*'{near}"):
+            ve.compress(model, f"{rule}=float,*=w8a8")
+        assert model.recipe is None
     with pytest.raises(InputError, match="no views"):
         ve.compress(model, "w8a8", method="smooth", calibration=[])
     with pytest.raises(InputError, match="patch size"):
@@ -373,7 +381,10 @@ def test_refusals(model, scenes):
         ve.compress(model, "w8a8", method="smooth", calibration=odd)
     with pytest.raises(InputError, match="1 truths for 3"):
         ve.compress(model, "w8a8", method="qvggt", calibration=scenes, truth=[None])
-    assert ve.compress(model, "w8a8").method == "nearest"
+    report = ve.compress(model, "point_head.*=float,track_head.fmap*=float,*=w8a8")
+    assert report.method == "nearest"
+    assert report.idle == ("point_head.*", "track_head.fmap*")
+    assert "point_head.*: for a head this network lacks" in "".join(report.table())
     with pytest.raises(RecipeError, match="already"):
         ve.compress(model, "w8a8")
 

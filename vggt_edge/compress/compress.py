@@ -33,6 +33,7 @@ from .nearest import Grid, nearest
 from .report import CompressReport, LayerReport, StageReport
 from .resume import Journal
 from .rotate import fold_values
+from .rules import idle_rules
 from .smooth import smooth, smoothed
 from .task_scale import Targets, Truth, search_exponents, targets_from_truth, targets_of
 
@@ -70,7 +71,8 @@ def compress(
         progress: show a bar for work over two seconds.
 
     Raises:
-        RecipeError: the network is compressed already, or the recipe names no layer of it.
+        RecipeError: the network is compressed already, or the recipe, or a rule of it, names no
+            layer of it. Rules for heads it was loaded without are reported instead.
         InputError: an unknown method, or one that needs a calibration and has none.
     """
     recipe = Recipe(recipe) if isinstance(recipe, str) else recipe
@@ -79,6 +81,7 @@ def compress(
         chosen_by = method_of("nearest")
     if model.recipe is not None:
         raise RecipeError(f"the network is compressed with {model.recipe.name} already")
+    idle = idle_rules(model, recipe)
     chosen = schemes(model, recipe)
     if not chosen and not conv_schemes(model, recipe):
         raise RecipeError(f"{recipe.name} matches no layer of this network that it can hold")
@@ -91,7 +94,7 @@ def compress(
         check_views(model.config, views)
     if truth is not None and len(truth) != len(scenes):
         raise InputError(f"{len(truth)} truths for {len(scenes)} calibration scenes")
-    work_done = _Compression(model, recipe, chosen, chosen_by, rows, seed)
+    work_done = _Compression(model, recipe, chosen, chosen_by, rows, seed, idle)
     return work_done.run(scenes, truth, work, progress)
 
 
@@ -106,9 +109,10 @@ class _Compression:
         method: Method,
         rows: int,
         seed: int,
+        idle: tuple[str, ...],
     ):
         self.model, self.recipe, self.chosen, self.method = model, recipe, chosen, method
-        self.rows, self.seed = rows, seed
+        self.rows, self.seed, self.idle = rows, seed, idle
         self.layers: dict[str, LayerReport] = {}
         self.stages: list[StageReport] = []
 
@@ -153,6 +157,7 @@ class _Compression:
             views=sum(map(len, scenes)),
             seconds=time.perf_counter() - began,
             runs_on=self.recipe.runs_on,
+            idle=self.idle,
         )
 
     def _linear(self, path: str) -> Linear:

@@ -63,6 +63,7 @@ class CompressReport:
         scenes, views  of the calibration.
         seconds        it took.
         runs_on        backend to "real", "simulated" or "no".
+        idle           patterns of rules for heads that the network was loaded without.
     """
 
     recipe: str
@@ -77,6 +78,7 @@ class CompressReport:
     views: int
     seconds: float
     runs_on: dict[str, str]
+    idle: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -102,4 +104,5 @@ class CompressReport:
             )
         worst = sorted(self.layers, key=lambda layer: -layer.error)[:3]
         lines += [f"  worst: {row.path} {row.error:.2e} ({row.how})" for row in worst]
+        lines += [f"  rule {match}: for a head this network lacks" for match in self.idle]
         return lines
