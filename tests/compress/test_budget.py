@@ -154,6 +154,9 @@ def test_the_smallest_that_can_be_met_is_said(model, sensitivity):
         choose(sensitivity, sizes, budget_bytes=10**9, candidates=("w4a4", "float"))
     with pytest.raises(RecipeError, match="as it is"):
         fit_recipe(model, make_cases(), budget_bytes=10**9)
+    for candidates in (("float",), ()):
+        with pytest.raises(RecipeError, match="nothing that compresses"):
+            fit_recipe(model, make_cases(), max_drop=1.0, candidates=candidates)
 
 
 def test_every_layer_gets_the_scheme_of_its_unit():

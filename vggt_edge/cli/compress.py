@@ -109,7 +109,7 @@ def command(
     calibration scenes or else on procedural ones, into FILE.sensitivity.json.
     """
     from .. import api
-    from ..compress.budget import check_limits, parse_bytes
+    from ..compress.budget import check_limits, packed_of, parse_bytes
     from ..compress.calibration_set import read_set
     from ..compress.cases import view_cases, world_cases
     from ..compress.compress import compress
@@ -128,9 +128,10 @@ def command(
         raise InputError("give either --recipe, or --budget or --max-drop, which choose one")
     wanted = Recipe(recipe or "w8a8")
     most = None if budget is None else parse_bytes(budget)
+    names = [name.strip() for name in candidates.split(",")]
     if most is not None or max_drop is not None:
         check_limits(most, max_drop)
-    names = [name.strip() for name in candidates.split(",")]
+        packed_of(names)
     by = method_of(method)
     if floats not in DTYPES:
         raise InputError(f"--floats {floats!r}: use {', '.join(DTYPES)}")

@@ -292,6 +292,20 @@ def choose(
     return recipe_of(frontier[state], list(sizes.layers))
 
 
+def packed_of(candidates: Sequence[str]) -> list[str]:
+    """The candidates that compress: all but "float".
+
+    Raises:
+        RecipeError: an unknown precision, or none that compresses.
+    """
+    packed = [name for name in candidates if Scheme.parse(name) is not None]
+    if not packed:
+        raise RecipeError(
+            f"candidates {','.join(candidates)} hold nothing that compresses: add one, such as w8a8"
+        )
+    return packed
+
+
 def check_limits(budget_bytes: int | None, max_drop: float | None) -> None:
     """Refuse limits that make no sense.
 

@@ -17,7 +17,7 @@ import torch
 from ..bootstrap import Interval, interval
 from ..errors import RecipeError
 from ..model.vggt import VGGT
-from ..recipe import Recipe, Scheme
+from ..recipe import Recipe
 from . import budget
 from .budget import CANDIDATES, Frontier, choices_of, recipe_of, sizes_of
 from .damage import JUDGED, Case, Judge
@@ -110,10 +110,12 @@ def fit_recipe(
 
     Raises:
         RecipeError: a limit that cannot be met, which says the smallest that can; one the float
-            network meets as it is; an unknown precision; or a network compressed already.
+            network meets as it is; an unknown precision, or "float" alone; or a network compressed
+            already.
         InputError: nothing to score on, or ``file`` holds sensitivities of something else.
     """
     budget.check_limits(budget_bytes, max_drop)
+    packed = budget.packed_of(candidates)
     sizes = sizes_of(model, candidates, floats)
     whole = sizes.total(Recipe("float"))
     if budget_bytes is not None:
@@ -123,7 +125,6 @@ def fit_recipe(
                 f"({budget.text_of(whole)}): nothing to compress"
             )
         _check_smallest(sizes, budget_bytes)
-    packed = [name for name in candidates if Scheme.parse(name) is not None]
     sensitivity = scan(
         model, cases, packed, kinds=(kind,), against=against, file=file, quantize=quantize,
         progress=progress,
