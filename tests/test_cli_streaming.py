@@ -111,6 +111,9 @@ def test_a_growing_folder(reconstruct, pictures, tmp_path):
     thread.join()
     assert (data["views"], data["new"]) == (VIEWS + 1, VIEWS + 1)
     assert read_stream(tmp_path / "out").views.names == tuple(map(str, range(VIEWS + 1)))
+    again = reconstruct(pictures, "--watch", 1, "--anchors", 2)
+    assert (again["views"], again["new"]) == (VIEWS + 1, 0)
+    assert (again["width"], again["height"]) == (56, 42)
 
 
 def test_killed_in_the_middle_it_goes_on(weights, pictures, tmp_path, reconstruct):
@@ -139,6 +142,7 @@ def test_killed_in_the_middle_it_goes_on(weights, pictures, tmp_path, reconstruc
         (("--attention", "sparse"), "unknown attention mode 'sparse'"),
         (("--retrieval", "wings"), "unknown retrieval 'wings': use tokens, megaloc"),
         (("--stream", "--attention", "dense"), "--stream needs --attention anchors"),
+        (("--watch", "0.5"), "--watch needs at least 1 second"),
         (("--watch", "1", "--limit", "3"), "--watch takes one folder and no --limit"),
         (("--watch", "1", "--fps", "3"), "--fps and --every are for videos"),
         (("--watch", "1", "--every", "3"), "--fps and --every are for videos"),

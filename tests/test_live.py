@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vggt_edge import live
-from vggt_edge.errors import ImageError
+from vggt_edge.errors import ImageError, InputError
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +81,18 @@ def test_a_picture_still_being_written_waits(tmp_path, monkeypatch):
 def test_no_folder(tmp_path):
     with pytest.raises(ImageError, match="no folder to watch"):
         next(live.watch(tmp_path / "gone", quiet=1))
+
+
+@pytest.mark.parametrize("quiet", [0, 0.5, -1, float("nan")])
+def test_too_short_a_quiet_to_see_anything_is_refused(tmp_path, monkeypatch, quiet):
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.5)
+    picture(tmp_path / "a.png")
+    with pytest.raises(InputError, match="at least 1 seconds"):
+        next(live.watch(tmp_path, quiet=quiet, size=56))
+
+
+def test_the_shortest_quiet_reads_a_full_folder(tmp_path):
+    for i in range(3):
+        picture(tmp_path / f"{i}.png")
+    found = live.watch(tmp_path, quiet=2 * live.POLL_SECONDS, size=56)
+    assert [view.names for view in found] == [("0",), ("1",), ("2",)]

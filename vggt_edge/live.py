@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import ImageError
+from .errors import ImageError, InputError
 from .images import read_views
 from .pictures import SUFFIXES
 from .sources import natural_key
@@ -28,15 +28,21 @@ def watch(
 
     Args:
         folder: it must exist; pictures in it directly.
-        quiet: stop when nothing new has come for so many seconds.
+        quiet: stop when nothing new has come for so many seconds, at least 1.
         size: see ``read_views``, as for the other arguments.
 
     Raises:
         ImageError: no such folder.
+        InputError: so short a ``quiet`` that no picture could be seen twice.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ImageError(f"{folder} is no folder to watch; make it, or give another")
+    if not quiet >= 2 * POLL_SECONDS:
+        raise InputError(
+            f"quiet must be at least {2 * POLL_SECONDS:g} seconds, got {quiet:g}: a picture counts "
+            f"as there once its size has not changed for {POLL_SECONDS:g}"
+        )
     sizes: dict[Path, int] = {}
     seen: set[Path] = set()
     names: set[str] = set()

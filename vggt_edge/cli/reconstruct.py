@@ -237,8 +237,11 @@ def command(
         raise InputError(f"unknown retrieval {retrieval!r}: use {', '.join(METHODS)}")
     if watch is not None and (len(inputs) != 1 or limit is not None):
         raise InputError("--watch takes one folder and no --limit")
-    if watch is not None and (fps or every) and Path(inputs[0]).is_dir():
-        raise InputError("--fps and --every are for videos, not for a folder: leave them out")
+    if watch is not None and Path(inputs[0]).is_dir():
+        if fps or every:
+            raise InputError("--fps and --every are for videos, not for a folder: leave them out")
+        if not watch >= 1:
+            raise InputError("--watch needs at least 1 second to see that a file has come whole")
     if keep_outliers and not (clusters or cluster_size):
         raise InputError("--keep-outliers needs --clusters or --cluster-size: add one of them")
     if stream and (clusters or cluster_size or georeference or bundle_adjust):

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from ..distribute import Executor
 from ..model.vggt import VGGT
-from ..outputs.frames import finished, write_stream
-from ..types import Prediction, Views
+from ..outputs.frames import finished, size_of, write_stream
+from ..types import Views
 
 
 class Streamed(NamedTuple):
@@ -33,14 +33,10 @@ def run(
     """Stream a source into a folder, going on where it was stopped."""
     total = len(source) if isinstance(source, Views) else None
     new = 0
-    size = source.size if isinstance(source, Views) else (0, 0)
     with tqdm(
         total=total, desc="stream", unit="view", delay=2, leave=False, disable=not progress
     ) as bar:
-        prediction: Prediction | None = None
         for prediction in write_stream(network, source, out, heads=heads, executor=executor):
             new += len(prediction.views)
             bar.update(len(prediction.views))
-        if prediction is not None:
-            size = prediction.views.size
-    return Streamed(len(finished(out)), new, size)
+    return Streamed(len(finished(out)), new, size_of(out))

@@ -91,6 +91,23 @@ def finished(folder: str | Path) -> set[str]:
     return {name for name, row in rows.items() if (Path(folder) / row["file"]).exists()}
 
 
+def size_of(folder: str | Path) -> tuple[int, int]:
+    """(height, width) of the views a folder holds.
+
+    Raises:
+        InputError: it holds none.
+    """
+    head, _ = _read_manifest(Path(folder))
+    if head is None:
+        raise _no_stream(folder)
+    height, width = head["size"]
+    return height, width
+
+
+def _no_stream(folder: str | Path) -> InputError:
+    return InputError(f"{folder} holds no streamed views (no {MANIFEST}); give another folder")
+
+
 def read_stream(folder: str | Path) -> Prediction:
     """All finished views of a folder as one Prediction, in the order of their source.
 
@@ -100,7 +117,7 @@ def read_stream(folder: str | Path) -> Prediction:
     folder = Path(folder)
     head, rows = _read_manifest(folder)
     if head is None:
-        raise InputError(f"{folder} holds no streamed views (no {MANIFEST}); give another folder")
+        raise _no_stream(folder)
     parts = []
     for row in sorted(rows.values(), key=lambda row: row["index"]):
         part = npz.read(folder / row["file"])
