@@ -191,13 +191,52 @@ def test_an_interrupted_calibration_goes_on(tiny_model, folder, tmp_path, monkey
 
 
 def test_candidates(folder):
-    found = find_candidates([folder], views=3, wanted=8, seed=0)
-    assert len(found) == 8 and all(len(set(one.files)) == 3 for one in found)
+    found, skipped = find_candidates([folder], views=3, wanted=8, seed=0)
+    assert skipped == 0 and len(found) == 8 and all(len(set(one.files)) == 3 for one in found)
     assert {Path(one.sequence).name for one in found} == {f"scene_{i}" for i in range(4)}
-    assert found == find_candidates([folder], views=3, wanted=8, seed=0)
-    assert found != find_candidates([folder], views=3, wanted=8, seed=1)
-    one = find_candidates([folder / "scene_0", folder / "scene_1"], views=3, wanted=4, seed=0)
+    assert found == find_candidates([folder], views=3, wanted=8, seed=0).candidates
+    assert found != find_candidates([folder], views=3, wanted=8, seed=1).candidates
+    one, _ = find_candidates([folder / "scene_0", folder / "scene_1"], views=3, wanted=4, seed=0)
     assert {c.group for c in one} == {str(folder / "scene_0"), str(folder / "scene_1")}
+
+
+def test_folders_at_any_depth_and_what_is_skipped(tmp_path):
+    root = tmp_path / "all"
+    pictures(root / "a" / "b" / "deep", 4, 0)
+    pictures(root / "a" / "other", 4, 1)
+    pictures(root / "short", 2, 2)
+    (root / "a" / "b" / "loop").symlink_to(root)
+    found, skipped = find_candidates([root], views=3, wanted=2, seed=0)
+    assert {Path(one.sequence).name for one in found} == {"deep", "other"} and skipped == 1
+
+
+def test_a_dataset_gives_its_pictures_alone(tmp_path, tiny_model, capsys, monkeypatch):
+    for number, count in ((1, 5), (2, 2)):
+        place = pictures(tmp_path / "root" / "chess" / f"seq-{number:02d}", count, number)
+        for index, path in enumerate(sorted(place.iterdir())):
+            path.rename(place / f"frame-{index:06d}.color.png")
+            depth = np.full((42, 56), 1000, dtype=np.uint16)
+            Image.fromarray(depth).save(place / f"frame-{index:06d}.depth.png")
+            np.savetxt(place / f"frame-{index:06d}.pose.txt", np.eye(4))
+    (tmp_path / "root" / "chess" / "TrainSplit.txt").write_text("sequence1\nsequence2\n")
+    monkeypatch.setattr("vggt_edge.weights.load", lambda *_, **__: tiny_model)
+    code, out, err = run(
+        capsys, monkeypatch, "calibrate", "--dataset", "7scenes", "--root", tmp_path / "root",
+        "-o", tmp_path / "set", "--views", 3, "--clusters", 1, "--each", 1, "--size", 56,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "1 sequences of fewer than 3 pictures" in out
+    manifest = read_manifest(tmp_path / "set")
+    assert manifest["skipped"] == 1
+    assert {one["group"] for one in manifest["candidates"]} == {"chess"}
+    assert all(f.endswith(".color.png") for one in manifest["candidates"] for f in one["files"])
+    for arguments, line in (
+        (["--root", tmp_path], "name it with --dataset"),
+        (["--dataset", "7scenes"], "needs --root: download"),
+        ([], "nothing to calibrate with"),
+    ):
+        code, _, err = run(capsys, monkeypatch, "calibrate", *arguments, "-o", tmp_path / "no")
+        assert code == 2 and line in err
 
 
 def test_any_folder_is_a_set(folder):

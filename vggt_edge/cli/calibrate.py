@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .report import DeviceOption, JsonOption, finish, on_terminal
 
+if TYPE_CHECKING:
+    from ..recording import Recording
+
 
 def command(
     folders: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             help="Folders of pictures, or of one folder a scene. Each is a group of its own for "
             "the filter.",
             metavar="FOLDERS",
         ),
-    ],
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Take the pictures of a dataset, as evaluate names them; its depth maps are left "
+            "alone.",
+            metavar="NAME",
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the dataset.", metavar="FOLDER")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of the dataset; by default train where there is one, else its first.",
+            metavar="NAME",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the set.", metavar="FOLDER")
     ] = Path("set"),
@@ -65,11 +86,12 @@ def command(
     from ..hardware import keep_heap
     from ..weights import describe, load
 
+    recordings = _recordings(dataset, root, split)
     config = describe(model).config
     keep_heap()
     manifest = calibrate(
         load(model, heads=(), device=device),
-        folders,
+        folders or [],
         out,
         views=views,
         clusters=clusters,
@@ -78,6 +100,7 @@ def command(
         size=size or api.default_size(config),
         seed=seed,
         whisker=whisker,
+        recordings=recordings,
         progress=on_terminal(),
     )
     pool = manifest["candidates"]
@@ -90,10 +113,32 @@ def command(
         f"  candidates  {len(pool)}, of which the filter removed {manifest['removed']}",
         f"  clusters    {len(sizes)}, of {', '.join(map(str, sizes))} candidates",
     ]
+    if manifest["skipped"]:
+        lines.append(
+            f"  skipped     {manifest['skipped']} sequences of fewer than {views} pictures"
+        )
     if manifest["missing"]:
         lines.append(
             f"  missing     {manifest['missing']} scenes of {clusters * each} asked for: no more "
             "candidates passed; raise --whisker or --candidates"
         )
-    summary = {key: manifest[key] for key in ("settings", "removed", "missing", "scenes")}
+    summary = {
+        key: manifest[key] for key in ("settings", "removed", "skipped", "missing", "scenes")
+    }
     finish(lines, {"folder": str(out), "clusters": sizes, **summary}, json)
+
+
+def _recordings(name: str | None, root: Path | None, split: str | None) -> list[Recording]:
+    """Of the dataset that was named, if one was."""
+    from ..errors import InputError
+    from ..evaluate.datasets import dataset
+
+    if name is None:
+        if root is not None or split is not None:
+            raise InputError("--root and --split are of a dataset: name it with --dataset")
+        return []
+    found = dataset(name)
+    if root is None:
+        raise InputError(f"--dataset {name} needs --root: {found.fetch}")
+    usual = "train" if "train" in found.splits else found.splits[0]
+    return found.read(root, split or usual)

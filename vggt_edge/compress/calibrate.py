@@ -19,6 +19,7 @@ from ..images import read_views
 from ..model.identity import identity_of
 from ..model.vggt import VGGT
 from ..predict import to_tensor
+from ..recording import Recording
 from .calibration_set import CANDIDATES, MANIFEST, write_manifest, write_scene
 from .sampling import WHISKER, SceneStatistics, choose, scene_statistics
 
@@ -26,8 +27,8 @@ from .sampling import WHISKER, SceneStatistics, choose, scene_statistics
 class Candidate(NamedTuple):
     """Some pictures of one sequence.
 
-    group     the folder that was given.
-    sequence  the folder they lie in.
+    group     the folder that was given, or the scene of a dataset.
+    sequence  the folder they lie in, or the recording's name.
     files     paths, the first one fixes the world frame.
     """
 
@@ -36,23 +37,56 @@ class Candidate(NamedTuple):
     files: tuple[str, ...]
 
 
-def find_candidates(
-    folders: Sequence[str | Path], views: int, wanted: int, seed: int
-) -> list[Candidate]:
-    """Draw pictures from every sequence below some folders.
+class Pool(NamedTuple):
+    """What there is to choose from.
 
-    A folder of pictures is a sequence; of any other folder each sub-folder with pictures is one.
+    candidates  drawn of every sequence with enough pictures.
+    skipped     sequences with too few.
+    """
+
+    candidates: list[Candidate]
+    skipped: int
+
+
+class _Place(NamedTuple):
+    """Pictures of one place.
+
+    group     what it is judged among: the folder that was given, or the scene of a dataset.
+    sequence  what it is called.
+    key       seeds its draws.
+    files     paths.
+    """
+
+    group: str
+    sequence: str
+    key: str
+    files: list[str]
+
+
+def find_candidates(
+    folders: Sequence[str | Path],
+    views: int,
+    wanted: int,
+    seed: int,
+    recordings: Sequence[Recording] = (),
+) -> Pool:
+    """Draw pictures from every sequence below some folders, and of every recording.
+
+    A folder of pictures is a sequence; of any other folder every one below it with pictures is.
 
     Args:
         folders: given by people.
         views: pictures of a candidate.
         wanted: candidates in all; each sequence gives equally many, and at least one.
         seed: of the draws; each sequence is drawn by itself.
+        recordings: of a dataset, grouped by the first part of their names.
 
     Raises:
-        ImageError: a folder that does not exist, holds no pictures, or too few.
+        ImageError: a folder that does not exist, holds no pictures, or too few; recordings of
+            which none has enough.
     """
-    places: list[tuple[str, Path, list[str]]] = []
+    places: list[_Place] = []
+    skipped = 0
     for folder in folders:
         root = Path(folder).expanduser()
         if not root.is_dir():
@@ -67,24 +101,51 @@ def find_candidates(
                 f"{folder}: {most} pictures in a sequence at most, of which {views} are to be "
                 f"drawn; give more, or --views {max(2, most)}"
             )
-        places += [(str(folder), place, files) for place, files in enough.items()]
+        skipped += len(listed) - len(enough)
+        places += [
+            _Place(str(folder), str(place), place.name, files) for place, files in enough.items()
+        ]
+    long = [one for one in recordings if len(one) >= views]
+    if recordings and not long:
+        most = max(map(len, recordings))
+        raise ImageError(
+            f"the dataset's recordings have {most} pictures at most, of which {views} are to be "
+            f"drawn; give --views {max(2, most)}"
+        )
+    skipped += len(recordings) - len(long)
+    places += [
+        _Place(one.name.partition("/")[0], one.name, one.name, [str(path) for path in one.paths])
+        for one in long
+    ]
     found: list[Candidate] = []
-    for group, place, files in places:
-        name = f"{seed} {place.name}"
+    for place in places:
+        name = f"{seed} {place.key}"
         random = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
         for _ in range(-(-wanted // len(places))):
-            order = random.choice(len(files), views, replace=False)
-            found.append(Candidate(group, str(place), tuple(files[i] for i in order)))
-    return list(dict.fromkeys(found))
+            order = random.choice(len(place.files), views, replace=False)
+            files = tuple(place.files[i] for i in order)
+            found.append(Candidate(place.group, place.sequence, files))
+    return Pool(list(dict.fromkeys(found)), skipped)
 
 
 def _sequences(root: Path) -> dict[Path, list[str]]:
-    """Folders with pictures: the root itself, else its sub-folders."""
-    here = _pictures(root)
-    if here:
-        return {root: here}
-    below = sorted(path for path in root.iterdir() if path.is_dir())
-    return {path: files for path in below if (files := _pictures(path))}
+    """Folders with pictures: the root itself, else all below it, down to the first of each branch.
+
+    Folders that were seen are left out, so that links end.
+    """
+    found: dict[Path, list[str]] = {}
+    seen: set[Path] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        if files := _pictures(folder):
+            found[folder] = files
+        else:
+            waiting += sorted((one for one in folder.iterdir() if one.is_dir()), reverse=True)
+    return found
 
 
 def _pictures(folder: Path) -> list[str]:
@@ -106,6 +167,7 @@ def calibrate(
     size: int = 518,
     seed: int = 0,
     whisker: float = WHISKER,
+    recordings: Sequence[Recording] = (),
     progress: bool = False,
 ) -> dict[str, Any]:
     """Choose scenes to calibrate with and write them; see ``sampling`` for how.
@@ -115,7 +177,7 @@ def calibrate(
 
     Args:
         model: a float network.
-        folders: of pictures, or of folders of pictures; each is a group of its own.
+        folders: of pictures, or of folders of pictures at any depth; each is a group of its own.
         out: folder of the set.
         views: of a scene.
         clusters, each: so many clusters, and so many scenes of each.
@@ -123,11 +185,12 @@ def calibrate(
         size: longer side of the views.
         seed: of all that is drawn.
         whisker: of the filter, in interquartile ranges.
+        recordings: of a dataset, beside or in place of folders.
         progress: show a bar for work over two seconds.
 
     Returns:
-        The manifest; its "missing" are the scenes fewer than asked for, because the filter left no
-        more.
+        The manifest. Its "skipped" are sequences of too few pictures, its "missing" the scenes that
+        the filter left too few candidates for.
 
     Raises:
         ImageError: a folder that is missing, empty, too small, or holds a damaged picture.
@@ -142,7 +205,9 @@ def calibrate(
     if (folder / MANIFEST).exists():
         raise InputError(f"{out} holds a calibration set already; choose another folder")
     wanted = 3 * clusters * each if candidates is None else candidates
-    pool = find_candidates(folders, views, wanted, seed)
+    if not folders and not recordings:
+        raise InputError("nothing to calibrate with: give folders of pictures, or a dataset")
+    pool, skipped = find_candidates(folders, views, wanted, seed, recordings)
     if len(pool) < clusters * each:
         raise InputError(
             f"{len(pool)} candidates for {clusters} x {each} scenes: give more pictures, or fewer "
@@ -180,6 +245,7 @@ def calibrate(
             "seed": seed, "whisker": whisker, "network": identity,
         },
         "removed": int((~sample.kept).sum()),
+        "skipped": skipped,
         "missing": clusters * each - len(sample.chosen),
         "candidates": [
             {
