@@ -159,13 +159,29 @@ def test_every_gate_can_be_skipped_for_its_own_environment(made, network, tmp_pa
         "executorch-xnnpack": "executorch",
     }  # fmt: skip
     for name, target in needs.items():
-        runtime = target.partition("-")[0]
-        other = dataclasses.replace(
-            made, manifest={**made.manifest, "target": target, "runtime": runtime}
-        )
+        told = {"target": target, "runtime": target.partition("-")[0], "recipe": "fp16"}
+        other = dataclasses.replace(made, manifest={**made.manifest, **told})
         context = gate.Context(other, other.golden(), tmp_path, network)
         (reason,) = gate.run(proofs.GATES[name], context).reasons
         assert "needs" in reason, name
+
+
+def test_the_npus_numbers_are_of_fp16_and_of_this_network(made, network, tmp_path):
+    proof = proofs.GATES["npu-numerics"]
+    for told in (
+        {"recipe": "w8a8-static"},
+        {"recipe": "float32"},
+        {"recipe": "fp16", "exceptions": {"depth_head": "float32"}},
+    ):
+        manifest = {**made.manifest, "target": "litert-npu", **told}
+        other = dataclasses.replace(made, manifest=manifest)
+        result = gate.run(proof, gate.Context(other, other.golden(), tmp_path, network))
+        assert result.status == "skipped"
+        assert f"the bundle is {', '.join(other.recipes)}; export with" in result.reasons[0]
+    manifest = {**made.manifest, "target": "litert-npu", "recipe": "fp16"}
+    other = dataclasses.replace(made, manifest=manifest)
+    result = gate.run(proof, gate.Context(other, other.golden(), tmp_path, seeded(seed=1)))
+    assert result.status == "failed" and "another network" in result.reasons[0]
 
 
 def test_a_worker_that_dies_fails_its_gate_alone(context, tmp_path, monkeypatch):

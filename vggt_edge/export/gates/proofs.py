@@ -13,6 +13,7 @@ import torch
 
 from ...errors import InputError
 from ...model.identity import identity_of
+from ...model.vggt import VGGT
 from ..golden import as_float
 from ..module import TensorModule, as_tuple
 from . import environments
@@ -32,6 +33,14 @@ def _require_target(context: Context, target: str) -> None:
         raise Skip(f"the bundle is for target {made}; export with --target {target}")
 
 
+def _another_network(model: VGGT, context: Context) -> tuple[str, ...]:
+    """What is wrong with a network that is not the one that was exported."""
+    network, wanted = identity_of(model), context.bundle.manifest["network"]
+    if network == wanted:
+        return ()
+    return (f"another network: its hash is {network[:12]}..., not {wanted[:12]}...",)
+
+
 def _ratio(context: Context, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts with the median time of a run."""
     spent = facts.get("milliseconds", [])
@@ -43,11 +52,8 @@ def torch_reference(context: Context) -> Outcome:
     """The network that was exported still says what the bundle's reference says."""
     if context.model is None:
         raise Skip("needs the network that was exported: give --model")
-    network, wanted = identity_of(context.model), context.bundle.manifest["network"]
-    if network != wanted:
-        return Outcome(
-            problems=(f"another network: its hash is {network[:12]}..., not {wanted[:12]}...",)
-        )
+    if problems := _another_network(context.model, context):
+        return Outcome(problems=problems)
     module = TensorModule(context.model, context.bundle.outputs)
     found: dict[str, list[np.ndarray]] = {name: [] for name in module.outputs}
     for one in as_float(context.golden.images):
@@ -152,8 +158,15 @@ def npu_partitions(context: Context) -> Outcome:
 def npu_numerics(context: Context) -> Outcome:
     """The network on Qualcomm's emulated NPU, fp16, through onnxruntime's QNN provider."""
     _require_target(context, "litert-npu")
+    if context.bundle.recipes != ("fp16",):
+        raise Skip(
+            f"it proves fp16 alone, and the bundle is {', '.join(context.bundle.recipes)}; export "
+            "with --recipe fp16"
+        )
     if context.model is None:
         raise Skip("onnxruntime needs the network as ONNX, made from its weights: give --model")
+    if problems := _another_network(context.model, context):
+        return Outcome(problems=problems)
     if util.find_spec("onnx") is None or util.find_spec("onnxscript") is None:
         raise Skip("needs onnx and onnxscript beside torch: pip install 'vggt-edge[npu]'")
     python, variables = _npu(context)
