@@ -201,6 +201,17 @@ def test_a_worker_that_dies_fails_its_gate_alone(context, tmp_path, monkeypatch)
     assert gate.run(proof, context).status == "failed"
 
 
+@pytest.mark.parametrize(
+    "error", [InputError("no such input"), PermissionError(13, "Permission denied", "python")]
+)
+def test_what_goes_wrong_in_a_gate_fails_it_alone(context, error):
+    def prove(_):
+        raise error
+
+    result = gate.run(gate.Gate("mine", "", prove), context)
+    assert result.status == "failed" and result.reasons == (str(error),)
+
+
 def test_gates_are_found_by_name():
     assert [one.name for one in proofs.find_gates("all")] == list(proofs.GATES)
     assert [one.name for one in proofs.find_gates("litert-cpu, torch")] == ["torch", "litert-cpu"]

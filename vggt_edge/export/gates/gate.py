@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...errors import ExportError
+from ...errors import VGGTEdgeError
 from ...model.vggt import VGGT
 from ..bundle import Bundle
 from ..golden import Golden
@@ -118,7 +118,7 @@ class Result:
 
 
 def run(gate: Gate, context: Context) -> Result:
-    """Run one gate; an export that fails in it fails the gate, it does not end the report."""
+    """Run one gate; what fails in it fails the gate alone, it does not end the report."""
     start = time.perf_counter()
     measured, outcome = None, Outcome()
     status: Status = "failed"
@@ -126,7 +126,7 @@ def run(gate: Gate, context: Context) -> Result:
         outcome = gate.prove(context)
     except Skip as skip:
         status, reasons = "skipped", [str(skip)]
-    except ExportError as error:
+    except (VGGTEdgeError, OSError) as error:
         reasons = [str(error)]
     else:
         reasons, measured = judge(outcome, context)
