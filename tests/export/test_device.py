@@ -111,7 +111,7 @@ def test_adb_is_told_to_run_litert_and_its_answers_come_back(litert, phone):
     assert (
         facts["device"] == "Pixel 9" and facts["chip"] == "Tensor G4" and facts["android"] == "15"
     )
-    assert facts["median_milliseconds"] == pytest.approx(39.5005)
+    assert facts["mean_milliseconds"] == pytest.approx(39.5005)
     assert facts["peak_megabytes"] == 20 and facts["stages"]["model"]["first_milliseconds"] == 41
     told = calls(phone)
     assert all(one[:2] == ["-s", "phone"] for one in told)
@@ -144,7 +144,7 @@ def test_adb_is_told_to_run_executorch(network, phone, monkeypatch):
         made, phone / "benchmark_model", device.Adb(str(phone / "adb")), runs=5
     )
     np.testing.assert_array_equal(outputs["pose"], golden.outputs["pose"])
-    assert facts["median_milliseconds"] == 200
+    assert facts["mean_milliseconds"] == 200
     script = next(one[-1] for one in calls(phone) if "./benchmark" in one[-1])
     for word in ("--model_path=tiny-2x28x42-float32.tflite", "--inputs=images.bin",
                  "--output_file=output", "--num_executions=5", "--cpu_threads=4"):  # fmt: skip
@@ -183,6 +183,8 @@ def test_times_are_read_as_the_binaries_print_them():
     assert device.read_times(LITERT_SAYS, "litert")["milliseconds"] == pytest.approx(39.5005)
     large = LITERT_SAYS.replace("39500.5", "2.95034e+06")
     assert device.read_times(large, "litert")["milliseconds"] == pytest.approx(2950.34)
+    unsaid = device.read_times("Inference (avg): 1000", "litert")
+    assert unsaid == {"peak_megabytes": None, "milliseconds": 1, "first_milliseconds": None}
     with pytest.raises(ExportError, match="told no time; its last line: Aborted"):
         device.read_times("VmHWM: 1 kB\nAborted\n", "litert")
     with pytest.raises(ExportError, match="its last line: none"):

@@ -140,8 +140,9 @@ def run(
     finally:
         adb("shell", f"rm -rf {place}")
     told = facts["stages"].values()
-    facts["median_milliseconds"] = sum(one["milliseconds"] for one in told)
-    facts["peak_megabytes"] = max(one["peak_megabytes"] for one in told)
+    facts["mean_milliseconds"] = sum(one["milliseconds"] for one in told)
+    peaks = [one["peak_megabytes"] for one in told if one["peak_megabytes"] is not None]
+    facts["peak_megabytes"] = max(peaks, default=None)
     return {name: np.stack(values) for name, values in results.items()}, facts
 
 
@@ -157,7 +158,7 @@ class _Run:
 
     def on(
         self, adb: Adb, place: str, values: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Outputs and times."""
         with tempfile.TemporaryDirectory(prefix="vggt-edge-device-") as scratch:
             for name, port in self.stage["inputs"].items():
@@ -239,15 +240,17 @@ class _Run:
         return found
 
 
-def read_times(said: str, runtime: str) -> dict[str, float]:
+def read_times(said: str, runtime: str) -> dict[str, Any]:
     """Mean milliseconds of a run and peak megabytes, of what a benchmark binary printed.
+
+    None for the first run's time and for memory where it did not say.
 
     Raises:
         ExportError: it printed no time.
     """
     number = r"([\d.]+(?:e[+-]?\d+)?)"
     memory = [int(kilobytes) for kilobytes in re.findall(r"VmHWM:\s*(\d+) kB", said)]
-    told = {"peak_megabytes": max(memory, default=0) / 1024}
+    told = {"peak_megabytes": max(memory) / 1024 if memory else None}
     if runtime == "litert":
         found = re.search(rf"Inference \(avg\): {number}", said)
         if found:
@@ -255,7 +258,7 @@ def read_times(said: str, runtime: str) -> dict[str, float]:
             return {
                 **told,
                 "milliseconds": float(found[1]) / 1000,
-                "first_milliseconds": float(first[1]) / 1000 if first else 0.0,
+                "first_milliseconds": float(first[1]) / 1000 if first else None,
             }
     else:
         found = re.search(rf"executed successfully (\d+) time\(s\) in {number} ms", said)
