@@ -177,6 +177,9 @@ def test_every_method_ends_in_integers_alone(method, recipe, model, scenes):
     assert bool(output.depth.isfinite().all())
     if METHODS[method].data:
         assert report.scenes == 3 and report.views == 9
+        assert f"special tokens {max(one.special for one in report.layers):.3g}" in "".join(
+            report.table()
+        )
         assert all(layer.error < 0.5 for layer in report.layers)
         if not by.epochs and not by.task:
             assert all(layer.error <= layer.nearest * 1.0001 for layer in report.layers)

@@ -113,6 +113,11 @@ def command(
         f"  candidates  {len(pool)}, of which the filter removed {manifest['removed']}",
         f"  clusters    {len(sizes)}, of {', '.join(map(str, sizes))} candidates",
     ]
+    path, peak = max(manifest["largest"].items(), key=lambda item: item[1]["special"])
+    lines.append(
+        f"  largest     {peak['special']:g} in special tokens, {peak['patch']:g} in patch tokens, "
+        f"into {path}"
+    )
     if manifest["skipped"]:
         lines.append(
             f"  skipped     {manifest['skipped']} sequences of fewer than {views} pictures"
@@ -123,7 +128,8 @@ def command(
             "candidates passed; raise --whisker or --candidates"
         )
     summary = {
-        key: manifest[key] for key in ("settings", "removed", "skipped", "missing", "scenes")
+        key: manifest[key]
+        for key in ("settings", "removed", "skipped", "missing", "largest", "scenes")
     }
     finish(lines, {"folder": str(out), "clusters": sizes, **summary}, json)
 

@@ -21,7 +21,7 @@ from ..model.vggt import VGGT
 from ..predict import to_tensor
 from ..recording import Recording
 from .calibration_set import CANDIDATES, MANIFEST, write_manifest, write_scene
-from .sampling import WHISKER, SceneStatistics, choose, scene_statistics
+from .sampling import WHISKER, SceneStatistics, choose, observed, scene_statistics
 
 
 class Candidate(NamedTuple):
@@ -190,7 +190,8 @@ def calibrate(
 
     Returns:
         The manifest. Its "skipped" are sequences of too few pictures, its "missing" the scenes that
-        the filter left too few candidates for.
+        the filter left too few candidates for, its "largest" the largest absolute values of patch
+        and of special tokens that enter each block that is looked at.
 
     Raises:
         ImageError: a folder that is missing, empty, too small, or holds a damaged picture.
@@ -246,6 +247,14 @@ def calibrate(
         },
         "removed": int((~sample.kept).sum()),
         "skipped": skipped,
+        "largest": {
+            path: {"patch": float(f"{patches:.4g}"), "special": float(f"{others:.4g}")}
+            for path, (patches, others) in zip(
+                observed(model.config.depth),
+                np.max([one.peaks for one in statistics], axis=0).tolist(),
+                strict=True,
+            )
+        },
         "missing": clusters * each - len(sample.chosen),
         "candidates": [
             {
@@ -268,7 +277,7 @@ def calibrate(
 
 def _known(path: Path) -> SceneStatistics | None:
     try:
-        moments, similarity = json.loads(path.read_text())
+        moments, similarity, peaks = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return SceneStatistics(np.array(moments), np.array(similarity))
+    return SceneStatistics(np.array(moments), np.array(similarity), np.array(peaks))

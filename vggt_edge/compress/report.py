@@ -104,5 +104,11 @@ class CompressReport:
             )
         worst = sorted(self.layers, key=lambda layer: -layer.error)[:3]
         lines += [f"  worst: {row.path} {row.error:.2e} ({row.how})" for row in worst]
+        if self.stages:
+            peak = max(self.layers, key=lambda layer: layer.special)
+            lines.append(
+                f"  largest input of special tokens {peak.special:.3g}, of patch tokens there "
+                f"{peak.patch:.3g}: {peak.path}"
+            )
         lines += [f"  rule {match}: for a head this network lacks" for match in self.idle]
         return lines

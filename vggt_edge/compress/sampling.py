@@ -38,26 +38,38 @@ class SceneStatistics(NamedTuple):
 
     moments     (2 * layers,) means, then standard deviations.
     similarity  (S - 1,) likeness of each view to the first.
+    peaks       (layers, 2) largest absolute value of patch and of special tokens that enter each.
     """
 
     moments: np.ndarray
     similarity: np.ndarray
+    peaks: np.ndarray
+
+
+def observed(depth: int) -> list[str]:
+    """Paths of the layers that ``scene_statistics`` looks at: the last quarter of both kinds."""
+    numbers = range(depth - max(1, depth // 4), depth)
+    return [
+        f"aggregator.{kind}_blocks.{number}" for kind in ("frame", "global") for number in numbers
+    ]
 
 
 @torch.inference_mode()
 def scene_statistics(model: VGGT, images: Tensor) -> SceneStatistics:
     """Run the aggregator over (1, S, 3, H, W) images of a scene."""
     aggregator = model.aggregator
-    count = max(1, model.config.depth // 4)
-    frame, across = aggregator.frame_blocks[-count:], aggregator.global_blocks[-count:]
-    blocks = [cast(nn.Module, block) for block in (*frame, *across)]
+    blocks = [model.get_submodule(path) for path in observed(model.config.depth)]
+    special = model.config.special_tokens
     means: dict[int, float] = {}
     spreads: dict[int, float] = {}
+    peaks: dict[int, tuple[float, float]] = {}
     last: list[Tensor] = []
 
     def watch(index: int, given: tuple[Tensor, ...]) -> None:
         x = given[0].float()
         means[index], spreads[index] = float(x.mean()), float(x.std())
+        sizes = x.abs()  # (..., P, width), the special tokens of each view first
+        peaks[index] = float(sizes[..., special:, :].max()), float(sizes[..., :special, :].max())
 
     handles = [
         cast(nn.Module, block.norm1).register_forward_pre_hook(
@@ -75,7 +87,8 @@ def scene_statistics(model: VGGT, images: Tensor) -> SceneStatistics:
     similarity = (tokens[1:] * tokens[:1]).sum(-1).mean(-1)
     order = sorted(means)
     moments = np.array([means[i] for i in order] + [spreads[i] for i in order])
-    return SceneStatistics(moments, similarity.cpu().numpy().astype(np.float64))
+    largest = np.array([peaks[i] for i in order])
+    return SceneStatistics(moments, similarity.cpu().numpy().astype(np.float64), largest)
 
 
 def abnormal(moments: np.ndarray, groups: Sequence[str], whisker: float = WHISKER) -> np.ndarray:
