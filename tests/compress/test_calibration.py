@@ -24,7 +24,9 @@ from vggt_edge.compress.sampling import (
 )
 from vggt_edge.errors import ImageError, InputError, OutputError
 from vggt_edge.types import Views
+from vggt_edge.weights import describe
 
+NO_PEAKS = np.zeros((0, 2))
 SETTINGS = {"views": 3, "clusters": 2, "each": 2, "size": 56}
 
 
@@ -66,7 +68,7 @@ def test_the_filter_removes_what_it_should():
     # Tukey's fences take some normal ones with them, more so in small groups.
     assert found[noisy].all() and found.sum() < 9
     assert not abnormal(np.ones((10, 3)), ["a"] * 10).any()
-    statistics = [SceneStatistics(*row) for row in zip(moments, similarity, strict=True)]
+    statistics = [SceneStatistics(*row, NO_PEAKS) for row in zip(moments, similarity, strict=True)]
     for seed in range(5):
         sample = choose(statistics, groups, clusters=3, each=9, seed=seed)
         assert not set(noisy) & set(sample.chosen)
@@ -86,7 +88,7 @@ def test_groups_are_judged_by_their_own():
 
 def test_sampling_is_diverse_and_stable():
     moments, similarity = planted()
-    statistics = [SceneStatistics(*row) for row in zip(moments, similarity, strict=True)]
+    statistics = [SceneStatistics(*row, NO_PEAKS) for row in zip(moments, similarity, strict=True)]
     groups = ["a"] * 30
     sample = choose(statistics, groups, clusters=3, each=2, seed=7)
     assert len(sample.chosen) == 6 == len(set(sample.chosen))
@@ -101,7 +103,7 @@ def test_sampling_is_diverse_and_stable():
 def test_a_filter_that_leaves_nothing_says_so():
     """Every candidate sticks out in a number of its own."""
     moments = np.array([[100 if i == j else (j - i) % 6 for i in range(6)] for j in range(6)])
-    statistics = [SceneStatistics(one, np.zeros(3)) for one in moments]
+    statistics = [SceneStatistics(one, np.zeros(3), NO_PEAKS) for one in moments]
     with pytest.raises(InputError, match=r"all 6 candidates: raise --whisker \(it is 1.5\)"):
         choose(statistics, ["a"] * 6, clusters=2, each=1)
     assert len(choose(statistics, ["a"] * 6, 2, 1, whisker=1e9).chosen) == 2
@@ -121,6 +123,14 @@ def test_statistics_are_of_the_last_quarter(tiny_model):
     images = torch.randint(0, 256, (1, 3, 3, 42, 56), dtype=torch.uint8)
     found = scene_statistics(tiny_model, images)
     assert found.moments.shape == (4,) and found.similarity.shape == (2,)
+    caught = []
+    blocks = tiny_model.aggregator.global_blocks
+    handle = blocks[-1].register_forward_pre_hook(lambda _, given: caught.append(given[0].abs()))
+    tiny_model.aggregator(images)
+    handle.remove()
+    special = tiny_model.config.special_tokens
+    largest = [float(caught[0][:, :, special:].max()), float(caught[0][:, :, :special].max())]
+    assert found.peaks.shape == (2, 2) and found.peaks[-1].tolist() == pytest.approx(largest)
     same = images[:, :1].expand(-1, 3, -1, -1, -1)
     alike = scene_statistics(tiny_model, same).similarity
     assert alike[1] == pytest.approx(alike[0], abs=1e-6) and (alike > found.similarity).all()
@@ -130,6 +140,10 @@ def test_a_set_and_its_manifest(tiny_model, folder, tmp_path):
     manifest = calibrate(tiny_model, [folder], tmp_path / "set", **SETTINGS)
     assert manifest["settings"]["candidates"] == 12 and len(manifest["scenes"]) == 4
     assert read_manifest(tmp_path / "set")["scenes"] == manifest["scenes"]
+    assert set(manifest["largest"]) == {
+        f"aggregator.{kind}_blocks.{tiny_model.config.depth - 1}" for kind in ("frame", "global")
+    }
+    assert all(value > 0 for row in manifest["largest"].values() for value in row.values())
     chosen = [manifest["candidates"][scene["candidate"]] for scene in manifest["scenes"]]
     assert all(one["kept"] for one in chosen)
     scenes = read_set(tmp_path / "set")
