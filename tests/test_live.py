@@ -91,8 +91,15 @@ def test_too_short_a_quiet_to_see_anything_is_refused(tmp_path, monkeypatch, qui
         next(live.watch(tmp_path, quiet=quiet, size=56))
 
 
-def test_the_shortest_quiet_reads_a_full_folder(tmp_path):
+def test_the_shortest_quiet_reads_a_full_folder_on_a_busy_machine(tmp_path, monkeypatch):
     for i in range(3):
         picture(tmp_path / f"{i}.png")
+    sleep = time.sleep
+    monkeypatch.setattr(live.time, "sleep", lambda seconds: sleep(4 * seconds))
     found = live.watch(tmp_path, quiet=2 * live.POLL_SECONDS, size=56)
     assert [view.names for view in found] == [("0",), ("1",), ("2",)]
+
+
+def test_an_empty_file_keeps_nobody_waiting(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert list(live.watch(tmp_path, quiet=0.3, size=56)) == []

@@ -48,8 +48,9 @@ def watch(
     names: set[str] = set()
     first: tuple[int, int] | None = None
     last_news = time.monotonic()
-    while time.monotonic() - last_news < quiet:
-        arrived = []
+    again = True  # what was seen once is looked at once more, however long that took
+    while again or time.monotonic() - last_news < quiet:
+        again, arrived = False, []
         for path in _pictures(folder):
             if path in seen:
                 continue
@@ -59,8 +60,8 @@ def watch(
                 continue
             if sizes.get(path) == length > 0:
                 arrived.append(path)
-            else:
-                sizes[path], last_news = length, time.monotonic()
+            elif sizes.get(path) != length:
+                sizes[path], last_news, again = length, time.monotonic(), True
         for path in arrived:
             seen.add(path)
             last_news = time.monotonic()
