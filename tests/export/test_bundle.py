@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import seeded
 
-from vggt_edge.errors import BundleError, OutputError
+from vggt_edge.errors import BundleError, ExportError, OutputError
 from vggt_edge.export import bundle, bundle_write, golden, schema
 from vggt_edge.export.gates import gate
 from vggt_edge.export.gates.measure import LIMITS
@@ -300,3 +301,12 @@ def test_only_plain_relative_paths_match_the_schema(name):
         parts = name.split("/")
         assert all(parts) and ".." not in parts and "." not in parts and "\\" not in name
         assert name.isascii() and not name.startswith(("/", "."))
+
+
+def test_files_that_were_not_run_make_no_bundle(network, tmp_path):
+    lowered = dataclasses.replace(bundles.exported(tmp_path / "raw"), ran=False)
+    known = golden.make(network, bundles.SHAPE, bundles.OUTPUTS, scenes=2)
+    with pytest.raises(ExportError, match="lowered, not run"):
+        bundle_write.write(lowered, known, tmp_path / "b", name="x", network="y")
+    assert not (tmp_path / "b").exists()
+    assert lowered.to_dict()["status"] == "lowered, not run" and not lowered.to_dict()["ran"]

@@ -12,7 +12,7 @@ from torch import nn
 
 import vggt_edge as ve
 from vggt_edge.errors import ExportError, InputError, MissingExtraError
-from vggt_edge.export import executorch
+from vggt_edge.export import executorch, executorch_delegates
 from vggt_edge.export.executorch_recipes import check_recipe, layer_regex, precision_of
 from vggt_edge.export.module import DepthOnly, compare, example_images
 from vggt_edge.export.reauthor import reauthor
@@ -80,6 +80,8 @@ def test_recipes_are_translated_or_refused():
         ({"target": "executorch", "recipe": "fp16"}, "fp16"),
         ({"target": "executorch", "recipe": "int8-static"}, "--calibration"),
         ({"target": "litert", "external_weights": True}, "litert has none such"),
+        ({"target": "executorch-coreml", "external_weights": True}, "coreml has none such"),
+        ({"target": "executorch-vulkan", "recipe": "int8"}, "fp16, float32"),
     ],
 )
 def test_what_executorch_cannot_is_refused(network, tmp_path, options, message):
@@ -148,3 +150,40 @@ def test_executorch_recipes_run_and_stay_near(network, tmp_path, recipe, error):
         calibration=ve.Views.from_images(pictures),
     )
     assert 0 < result.artefact[0].mean_relative_error < error
+
+
+LOWERED = [("executorch-coreml", "CoreMLBackend"), ("executorch-vulkan", "VulkanBackend")]
+
+
+@needs_executorch
+@pytest.mark.slow
+@pytest.mark.parametrize("target, delegate", LOWERED)
+def test_targets_of_other_machines_are_lowered_and_say_they_were_not_run(
+    network, tmp_path, target, delegate
+):
+    result = ve.export(network, target, size=(28, 28), out=tmp_path, name="tiny")
+    assert not result.ran and result.status == "lowered, not run" and not result.artefact
+    assert result.rewrite[0].relative_error < 1e-5  # what was lowered is the network
+    assert "run" not in result.seconds and result.recipe == "fp16"
+    (file,) = result.files
+    assert file.inputs["images"].shape == (2, 3, 28, 28)
+    assert (file.outputs["depth"].shape, file.outputs["depth"].dtype) == ((2, 28, 28, 1), "float32")
+    assert file.operators[delegate] >= 1
+    if target == "executorch-coreml":
+        assert file.operators == {delegate: 1}
+    with pytest.raises(ExportError, match="cannot be loaded"):  # or it would have been run
+        executorch.ExecuTorchRunner(file.path)(example_images(Shape(2, 28, 28)))
+
+
+@needs_executorch
+@pytest.mark.slow
+@pytest.mark.parametrize("delegate", sorted(executorch_delegates.DELEGATES))
+@pytest.mark.parametrize("half", [False, True])
+def test_every_delegate_takes_a_block_of_products(tmp_path, delegate, half):
+    layer = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)).eval()
+    method = {"forward": executorch.Method(layer, (torch.zeros(4, 32),))}
+    path = executorch.lower(method, tmp_path / "a.pte", delegate=delegate, half=half)
+    assert executorch.operators(path) == {delegate: 1}
+    ((taken,), (given,)) = executorch.described_ports(path)["forward"]
+    assert taken.shape == (4, 32) and given.shape == (4, 32)
+    assert taken.dtype == given.dtype == "float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from .report import JsonOption, finish, on_terminal, size_text
 RECIPE_HELP = (
     "Precision: float32, fp16, int8, int4, int8-weights, int4-weights, int8-hadamard, "
     "int4-hadamard, w8a8-static or w8a16-static; executorch has float32, int8, int4 and "
-    "int8-static; or one of compress, such as w4a8-g64. By default the target's first."
+    "int8-static, its coreml and vulkan fp16 and float32; or one of compress, such as w4a8-g64. "
+    "By default the target's first."
 )
 
 
@@ -27,7 +29,9 @@ def command(
     target: Annotated[
         str,
         typer.Option(
-            help="litert (CPU), litert-gpu, litert-npu or executorch (CPU).", metavar="TARGET"
+            help="litert (CPU), litert-gpu, litert-npu or executorch (CPU); executorch-coreml and "
+            "executorch-vulkan are lowered here, not run.",
+            metavar="TARGET",
         ),
     ] = "litert",
     views: Annotated[
@@ -68,6 +72,24 @@ def command(
         bool,
         typer.Option("--external-weights", help="executorch: write the weights into a .ptd."),
     ] = False,
+    compile_for: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compile",
+            help="litert-npu: also compile the files ahead of time for these chips, such as "
+            "SM8750 or SM8650,SM8850, by LiteRT's plugin in the environment of `make npu`. The "
+            "vendor's libraries are yours under its licence.",
+            metavar="CHIPS",
+        ),
+    ] = None,
+    environments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the environment that compiles, made by `make npu`; by default "
+            "$VGGT_EDGE_ENVS or .envs.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -88,8 +110,9 @@ def command(
     executorch (views, 3, height, width), first view first.
     """
     from ..errors import InputError
-    from ..export import bundle_write, export, golden
+    from ..export import bundle_write, export, golden, npu
     from ..export.backend import backend_of, check
+    from ..export.gates import environments as places
     from ..export.run import CALIBRATION_SETS
     from ..export.shape import HEAD_OF, Shape, check_outputs
     from ..export.targets import find_target
@@ -114,6 +137,10 @@ def command(
     if bundle is not None:
         bundle_write.check_fits(goal, split)
         bundle_write.check_place(bundle)
+    chips: tuple[str, ...] = ()
+    if compile_for is not None:
+        chips = npu.parse_chips(compile_for)
+        npu.require(goal, places.folder(environments))
     backend_of(goal).require_packages()
     keep_heap()
     pictures = None
@@ -158,6 +185,10 @@ def command(
             patch=config.patch_size,
             **licence,
         )
+    compiled: tuple[npu.CompiledFile, ...] = ()
+    if chips:
+        notify("compile") if on_terminal() else None
+        compiled = npu.compile_files(result.files, chips, places.folder(environments), out)
     lines = [
         *(
             f"{file.path} ({size_text(file.bytes)}, {sum(file.operators.values())} operators)"
@@ -174,8 +205,25 @@ def command(
             f"{entry.correlation:.6f}"
             for entry in result.artefact
         ),
+        *([] if result.ran else [f"  {result.status}: {goal.runs}"]),
+        *(_delegation(file.operators) for file in result.files if file.path.suffix == ".pte"),
         *(f"  {warning}" for warning in result.warnings),
+        *(
+            f"{file.path} ({size_text(file.bytes)}, {file.chip}: {file.compiled} of "
+            f"{file.operators} operators in {file.partitions} partitions)"
+            for file in compiled
+        ),
         *([f"  bundle      {bundle}"] if bundle else []),
         f"  took        {sum(result.seconds.values()):.0f} s",
     ]
-    finish(lines, result.to_dict(), json)
+    data = result.to_dict()
+    finish(lines, data | {"compiled": [file.to_dict() for file in compiled]}, json)
+
+
+def _delegation(operators: Mapping[str, int]) -> str:
+    """What took over a program's graphs, and what was left outside."""
+    inside = {name: count for name, count in operators.items() if "::" not in name}
+    outside = {name: count for name, count in operators.items() if "::" in name}
+    taken = ", ".join(f"{name} in {count} pieces" for name, count in inside.items()) or "nothing"
+    left = ", ".join(f"{count} {name}" for name, count in outside.items()) or "nothing"
+    return f"  delegated   {taken}; left outside: {left}"

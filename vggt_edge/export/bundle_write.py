@@ -81,6 +81,8 @@ def write(
         OutputError: the path cannot be written, or holds something else.
     """
     path = Path(path)
+    if not exported.ran:
+        raise ExportError(f"a bundle holds what its files answer, and these are {exported.status}")
     check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".bundle-", dir=path.parent))
@@ -137,6 +139,11 @@ def check_fits(target: Target, split: bool) -> None:
     Raises:
         InputError: with what to leave out.
     """
+    if not target.runs_here:
+        raise InputError(
+            f"target {target.name} is lowered, not run, on this machine, and a bundle holds what "
+            "its files answer: leave out --bundle"
+        )
     if split and target.runtime == "executorch":
         raise InputError(
             "--split makes one ExecuTorch program of several methods, which bundles do not "

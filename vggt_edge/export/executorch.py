@@ -1,4 +1,4 @@
-"""ExecuTorch: a rewritten network to a ``.pte`` program for XNNPACK, and a run of it.
+"""ExecuTorch: a rewritten network to a ``.pte`` program, and a run of those for XNNPACK.
 
     program = lower({"forward": Method(module, (images,))}, Path("vggt.pte"))
     (depth,) = ExecuTorchRunner(program)(images)
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from ..errors import ExportError, MissingExtraError
 from ..files import replacing
 from . import installed
+from .executorch_delegates import DELEGATES
 from .litert import Port
 from .quiet import FAILURES, first_line, hushed, uninterrupted
 
@@ -89,13 +90,22 @@ class Method:
     inputs: tuple[Tensor, ...]
 
 
-def lower(methods: Mapping[str, Method], path: Path, weights: Path | None = None) -> Path:
-    """Modules as the methods of one program that XNNPACK runs; equal weights are stored once.
+def lower(
+    methods: Mapping[str, Method],
+    path: Path,
+    weights: Path | None = None,
+    delegate: str = "XnnpackBackend",
+    half: bool = False,
+) -> Path:
+    """Modules as the methods of one program for a delegate; equal weights are stored once.
 
     Args:
         methods: name to module and example inputs, shapes fixed.
         path: of the ``.pte``; appears whole or not at all.
         weights: of a ``.ptd`` that gets all weights instead; the program then needs it to load.
+            XNNPACK only.
+        delegate: a name of ``executorch_delegates.DELEGATES``.
+        half: arithmetic in fp16, by delegates other than XNNPACK.
 
     Raises:
         MissingExtraError: without ExecuTorch.
@@ -103,19 +113,19 @@ def lower(methods: Mapping[str, Method], path: Path, weights: Path | None = None
         OutputError: when a file cannot be written.
     """
     exir = _require("executorch.exir", "exporting to ExecuTorch")
-    xnnpack = _require(
-        "executorch.backends.xnnpack.partition.xnnpack_partitioner", "exporting to ExecuTorch"
-    )
-    configs = _require("executorch.backends.xnnpack.utils.configs", "exporting to ExecuTorch")
+    try:
+        with _silence(), uninterrupted():
+            how = DELEGATES[delegate](half)
+    except ImportError as error:
+        raise _missing(f"lowering for {delegate}") from error
     with _silence(), torch.no_grad():
         try:
             programs = {name: _program(m, weights is not None) for name, m in methods.items()}
             edge = exir.to_edge_transform_and_lower(
                 programs,
-                # An expansion to the same shape is not XNNPACK's and would cut the graph.
-                transform_passes=configs.get_transform_passes(),
-                partitioner=[_partitioner(xnnpack)],
-                compile_config=configs.get_xnnpack_edge_compile_config(),
+                transform_passes=how.transform_passes,
+                partitioner=[how.partitioner],
+                compile_config=how.compile_config,
             )
             del programs
             # Constants that XNNPACK takes as inputs stay in the program, which loads one .ptd only.
@@ -128,27 +138,6 @@ def lower(methods: Mapping[str, Method], path: Path, weights: Path | None = None
     if weights is not None:
         _write_weights(program, weights)
     return path
-
-
-def _partitioner(xnnpack: ModuleType) -> Any:
-    """XNNPACK's partitioner, which first tries everything that XNNPACK runs as one piece.
-
-    Its own way is to start from single operators and merge them pair by pair, each time searching
-    the graph for cycles: hours for the 10,000 nodes of VGGT-1B, and gigabytes for who depends on
-    whom.
-    """
-    Partition = importlib.import_module("torch.fx.passes.infra.partitioner").Partition
-    fuser = importlib.import_module("torch.fx.passes.utils.fuser_utils")
-
-    class Whole(xnnpack.XnnpackPartitioner):  # type: ignore[misc, name-defined]
-        def generate_partitions(self, ep: torch.export.ExportedProgram) -> Any:
-            groups = self.get_matched_nodes_from_configs(ep)
-            nodes = [node for group in groups for node in group]
-            if nodes and fuser.validate_partition(nodes):
-                return [Partition(id=0, nodes=nodes)]
-            return super().generate_partitions(ep)
-
-    return Whole()
 
 
 def _program(method: Method, external: bool) -> torch.export.ExportedProgram:
@@ -243,13 +232,16 @@ class ExecuTorchRunner:
         return path
 
 
-def operators(path: Path) -> dict[str, int]:
-    """How often each operator outside a delegate occurs, and each delegate."""
+def _plans(path: Path) -> list[Any]:
     serialize = _require("executorch.exir._serialize._program", "reading a .pte program")
     with _silence():
-        program = serialize.deserialize_pte_binary(path.read_bytes()).program
+        return list(serialize.deserialize_pte_binary(path.read_bytes()).program.execution_plan)
+
+
+def operators(path: Path) -> dict[str, int]:
+    """How often each operator outside a delegate occurs ("aten::..."), and each delegate."""
     counts: dict[str, int] = {}
-    for plan in program.execution_plan:
+    for plan in _plans(path):
         for instruction in (i.instr_args for chain in plan.chains for i in chain.instructions):
             if hasattr(instruction, "delegate_index"):
                 name = plan.delegates[instruction.delegate_index].id
@@ -259,6 +251,24 @@ def operators(path: Path) -> dict[str, int]:
                 continue
             counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+def described_ports(path: Path) -> dict[str, tuple[list[Port], list[Port]]]:
+    """Inputs and outputs of each method as the file describes them, without loading it."""
+
+    def port(value: Any) -> Port:
+        kind = value.scalar_type.name.lower()
+        return Port(
+            tuple(value.sizes), {"float": "float32", "half": "float16"}.get(kind, kind), 0.0, 0
+        )
+
+    return {
+        plan.name: (
+            [port(plan.values[i].val) for i in plan.inputs],
+            [port(plan.values[i].val) for i in plan.outputs],
+        )
+        for plan in _plans(path)
+    }
 
 
 def as_arrays(values: Sequence[Tensor]) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import stages
-from .executorch import ExecuTorchRunner, Method, as_arrays, lower, operators
+from .executorch import ExecuTorchRunner, Method, as_arrays, described_ports, lower, operators
 from .executorch_recipes import ExecuTorchRecipe, quantize_convolutions, quantize_linears
 from .litert import Port
 from .stages import Stage
@@ -42,10 +42,10 @@ class Program:
 
     def ports(self) -> tuple[dict[str, Port], dict[str, Port]]:
         """What the first method takes, and what each method gives."""
-        runner = ExecuTorchRunner(self.path, self.weights)
+        described = described_ports(self.path)
         taken, given = dict[str, Port](), dict[str, Port]()
         for stage in self.plan:
-            ins, outs = runner.ports(method_of(self.plan, stage))
+            ins, outs = described[method_of(self.plan, stage)]
             if stage is self.plan[0]:
                 taken = dict(zip(stage.inputs, ins, strict=True))
             given.update(zip(stage.outputs, outs, strict=True))
@@ -69,6 +69,7 @@ def build(
     path: Path,
     weights: Path | None,
     notify: Callable[[str], None],
+    delegate: str = "XnnpackBackend",
 ) -> Program:
     """Quantize stages, in place, and lower them to one program.
 
@@ -80,6 +81,7 @@ def build(
         path: of the ``.pte``.
         weights: of a ``.ptd`` that gets the weights instead.
         notify: receives the name of each step as it begins.
+        delegate: what takes the graphs over; a name of ``executorch_delegates.DELEGATES``.
 
     Raises:
         MissingExtraError, ExportError, OutputError: see ``lower``.
@@ -102,5 +104,5 @@ def build(
         method_of(plan, stage): Method(stage.module, tuple(values[n] for n in stage.inputs))
         for stage in made
     }
-    lower(methods, path, weights)
+    lower(methods, path, weights, delegate, half=recipe.weight_bits == 16)
     return Program(path, weights, tuple(plan))

@@ -90,6 +90,16 @@ RECIPES = {
 }
 
 
+# What delegates that are no XNNPACK run: their own arithmetic, for the whole network.
+DELEGATED = {
+    recipe.name: recipe
+    for recipe in (
+        ExecuTorchRecipe("fp16", "weights and arithmetic fp16, inputs and outputs float32", (), 16),
+        ExecuTorchRecipe("float32", "as trained", (), 32),
+    )
+}
+
+
 def layer_regex(path: str) -> str:
     """A regular expression for module paths in the rewrite, from a path in it or in the network."""
     pieces = {".": r"\.", "*": "[^.]*", "?": "[^.]"}
@@ -152,6 +162,19 @@ def check_recipe(
     return ExecuTorchRecipe(
         chosen.name, chosen.meaning, tuple(rules), chosen.weight_bits, chosen.static_convolutions
     )
+
+
+def check_delegated(
+    target: str, recipe: str, exceptions: Mapping[str, str] | None = None
+) -> ExecuTorchRecipe:
+    """A recipe of a delegate that is no XNNPACK, which has one precision for the whole network.
+
+    Raises:
+        InputError: exceptions were asked for.
+    """
+    if exceptions:
+        raise InputError(f"exceptions: target {target} has one precision for the whole network")
+    return DELEGATED[recipe]
 
 
 def precision_of(path: str, layer: nn.Linear, rules: Sequence[Rule]) -> Rule | None:

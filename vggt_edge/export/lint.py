@@ -94,7 +94,7 @@ def _tanh(node: Node) -> bool:
 
 
 LITERT = ("litert", "litert-gpu", "litert-npu")
-EVERY = (*LITERT, "executorch")
+EVERY = (*LITERT, "executorch", "executorch-coreml", "executorch-vulkan")
 
 RULES = (
     Rule(

@@ -61,11 +61,12 @@ class Exported:
         target, recipe, shape, outputs  what was asked for.
         layout     of the images: "VHWC" or "VCHW"; float32 in [0, 1], RGB, first view first.
         rewrite    the rewritten network beside the network, float32.
-        artefact   the files, run on this machine, beside the network.
+        artefact   the files, run on this machine, beside the network; empty where they were not.
         warnings   of the lint.
         seconds    name of a step to its duration.
         versions   of the packages.
         exceptions layer path to the recipe that layer got instead.
+        ran        whether the files were run on this machine, which some targets' cannot be.
     """
 
     files: tuple[ExportedFile, ...]
@@ -80,6 +81,12 @@ class Exported:
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
     exceptions: Mapping[str, str] = field(default_factory=dict)
+    ran: bool = True
+
+    @property
+    def status(self) -> str:
+        """How far the files are proven here: "run and compared" or "lowered, not run"."""
+        return "run and compared" if self.ran else "lowered, not run"
 
     @property
     def bytes(self) -> int:
@@ -91,7 +98,8 @@ class Exported:
         data = asdict(self)
         for file in data["files"]:
             file["path"] = str(file["path"])
-        return data | {"bytes": self.bytes, "range": [0.0, 1.0], "channels": "RGB"}
+        about = {"bytes": self.bytes, "status": self.status}
+        return data | about | {"range": [0.0, 1.0], "channels": "RGB"}
 
 
 def fit(views: Views, shape: Shape) -> np.ndarray:
@@ -268,11 +276,21 @@ def export(
             sets = () if measured is None else measured
             samples = [_example_inputs(plan, torch.from_numpy(images)) for images in sets]
             weights = folder / f"{base}.ptd" if external_weights else None
+            delegate = goal.delegate or "XnnpackBackend"
             runnable = executorch_program.build(
-                plan, chosen, values, samples, folder / f"{base}.pte", weights, clock.start
+                plan,
+                chosen,
+                values,
+                samples,
+                folder / f"{base}.pte",
+                weights,
+                clock.start,
+                delegate,
             )
-            clock.start("run")
-            found = runnable.run(given)
+            found = None
+            if goal.runs_here:
+                clock.start("run")
+                found = runnable.run(given)
             label = "+".join(stage.name for stage in plan)
             built = [_Built(runnable.path, label, *runnable.ports(), runnable.operators())]
             built += [_Built(path, "weights", {}, {}, {}) for path in [weights] if path]
@@ -285,7 +303,7 @@ def export(
                 runner = litert.LiteRTRunner(path)
                 ports = runner.inputs, runner.outputs
                 built.append(_Built(path, stage.name, *ports, runner.operators()))
-        artefact = _check_artefact(recipes, wanted_names, found, wanted)
+        artefact = found and _check_artefact(recipes, wanted_names, found, wanted)
         files = []
         for item in built:
             final = out / item.path.name
@@ -311,11 +329,12 @@ def export(
         wanted_names,
         "VHWC" if goal.form.channels_last else "VCHW",
         tuple(rewrite),
-        artefact,
+        artefact or (),
         tuple(dict.fromkeys(warnings)),
         clock.seconds,
         backend.versions(),
         exceptions=dict(exceptions or {}),
+        ran=goal.runs_here,
     )
 
 

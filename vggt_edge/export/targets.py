@@ -29,6 +29,8 @@ class Target:
         recipes  the precisions it can run, the first one the default.
         graph_limit  bytes of weights one graph may hold, None for any.
         schemes      those of ``vggt_edge.recipe`` it also takes, for people; "" for none.
+        delegate     what takes the graph over inside an ExecuTorch program, by its id there.
+        runs_here    whether a desktop runs its files; where not, they are lowered and not run.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Target:
     recipes: tuple[str, ...]
     graph_limit: int | None = None
     schemes: str = ""
+    delegate: str | None = None
+    runs_here: bool = True
 
     @property
     def runtime(self) -> str:
@@ -101,6 +105,23 @@ TARGETS = {
             Form(mean="matmul"),
             ("float32", "int8", "int4", "int8-static"),
             schemes=EXECUTORCH_SCHEMES,
+            delegate="XnnpackBackend",
+        ),
+        Target(
+            "executorch-coreml",
+            "ExecuTorch with Core ML, on Apple's devices from iOS 16 and macOS 13",
+            Form(norm_gain=HALF_PRECISION_GAIN),
+            ("fp16", "float32"),
+            delegate="CoreMLBackend",
+            runs_here=False,
+        ),
+        Target(
+            "executorch-vulkan",
+            "ExecuTorch with Vulkan, on a phone's GPU",
+            Form(norm_gain=HALF_PRECISION_GAIN),
+            ("fp16", "float32"),
+            delegate="VulkanBackend",
+            runs_here=False,
         ),
     )
 }
