@@ -308,10 +308,12 @@ def test_the_commands(folder, tmp_path, capsys, monkeypatch):
     code, out, err = run(
         capsys, monkeypatch, "compress", "--recipe", "aggregator.frame_blocks.*=w8a8",
         "--method", "smooth", "--calibration", tmp_path / "set", "--rows", 64, "-o", file, "--json",
+        "--compensation-token",
     )  # fmt: skip
     assert code == 0, err
     data = json.loads(out.splitlines()[-1])
     assert data["bytes"] == file.stat().st_size and data["scenes"] == 2
+    assert "a compensation token" in out and describe(file).config.compensation_tokens == 1
     assert "quantized" in out and not list(tmp_path.glob("*.partial"))
     code, out, err = run(capsys, monkeypatch, "info", file, "--size", 56)
     assert code == 0 and "w8a8" in out
@@ -323,6 +325,7 @@ def test_the_commands(folder, tmp_path, capsys, monkeypatch):
         (["--recipe", "w3a3"], 2, "unknown scheme 'w3a3'"),
         (["--method", "magic"], 2, "unknown method 'magic'"),
         (["--method", "gptq"], 2, "needs calibration pictures"),
+        (["--compensation-token"], 2, "give them with --calibration"),
         (["--recipe", "nowhere.*=w8a8"], 2, "matches no layer"),
         (["--calibration", "/nowhere"], 1, "/nowhere"),
         (["-o", "x.bin"], 1, "saved as .safetensors"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -16,7 +17,6 @@ from vggt_edge.compress.token_filter import (
     TokenStatistics,
     compensate,
     compensation_token,
-    remove,
     token_statistics,
 )
 from vggt_edge.errors import InputError, RecipeError
@@ -75,21 +75,20 @@ def test_statistics_are_of_the_last_tap(model):
 
 def test_views_see_the_token_and_only_they_answer(model):
     images = torch.rand(1, 3, 3, 28, 28)
-    before = model(images)
+    before, plain = model(images), copy.deepcopy(model)
     token = compensation_token(token_statistics(model, make_scenes()))
     after = compensate(model, token)(images)
     assert after.pose_enc.shape == before.pose_enc.shape
     assert (after.pose_enc - before.pose_enc).abs().max() > 1e-4
     assert torch.equal(after.depth, before.depth)
     # One more view of that token, by hand.
-    head = remove(model).camera_head
-    tokens = model.aggregator(images)[-1].tokens(last=1).squeeze(2)
+    head = plain.camera_head
+    tokens = plain.aggregator(images)[-1].tokens(last=1).squeeze(2)
     by_hand = head(torch.cat([tokens, token.expand(1, 1, -1)], dim=1))[-1][:, :3]
     assert torch.allclose(by_hand, after.pose_enc, atol=1e-6)
     # Its length does not matter: the head normalises.
     longer = compensate(model, 3 * token)(images)
     assert torch.allclose(longer.pose_enc, after.pose_enc, atol=1e-4)
-    assert torch.equal(remove(model)(images).pose_enc, before.pose_enc)
 
 
 @pytest.mark.parametrize("recipe", [None, "w8a8"])
@@ -113,6 +112,24 @@ def test_sparse_attention_is_refused_and_auto_stays_dense(model):
         with pytest.raises(InputError, match=f"cannot be {mode}: use --attention dense"):
             make_sparse(model, mode)
     assert suited(CONFIG, Sparsity("auto")).mode == "auto", "others keep their mode"
+
+
+def test_compressing_makes_one_of_the_calibration(model, tmp_path):
+    scenes = make_scenes()
+    token = compensation_token(token_statistics(model, scenes))
+    plain = copy.deepcopy(model)
+    compress(plain, "w8a8")
+    compress(model, "w8a8", method="nearest", calibration=scenes, compensation=True)
+    images = torch.rand(1, 2, 3, 28, 28)
+    path = weights.save(model, tmp_path / "m.safetensors")
+    again = weights.load(path, dtype="float32", device="cpu")
+    kept = again.camera_head.compensation_token
+    assert again.config.compensation_tokens == 1 and torch.equal(kept[0], token)
+    answer = again(images).pose_enc
+    assert torch.equal(answer, model(images).pose_enc)
+    assert torch.equal(answer, compensate(plain, token)(images).pose_enc)
+    with pytest.raises(InputError, match="needs calibration pictures"):
+        compress(initialize(VGGT(CONFIG), seed=0), "w8a8", compensation=True)
 
 
 def test_what_cannot_have_one(model):

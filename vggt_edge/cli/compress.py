@@ -95,6 +95,13 @@ def command(
     rows: Annotated[
         int, typer.Option(help="Tokens of the calibration kept of each layer.", metavar="N", min=64)
     ] = 4096,
+    compensation_token: Annotated[
+        bool,
+        typer.Option(
+            "--compensation-token",
+            help="Make QVGGT's compensation token of the calibration and keep it in the file.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.", metavar="N", min=0)] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", metavar="FILE")] = Path(
         "compressed.safetensors"
@@ -133,6 +140,8 @@ def command(
         check_limits(most, max_drop)
         packed_of(names)
     by = method_of(method)
+    if compensation_token and calibration is None:
+        raise InputError("--compensation-token is made of pictures: give them with --calibration")
     if floats not in DTYPES:
         raise InputError(f"--floats {floats!r}: use {', '.join(DTYPES)}")
     if out.suffix != ".safetensors":
@@ -176,6 +185,7 @@ def command(
         seed=seed,
         work=work,
         progress=on_terminal(),
+        compensation=compensation_token,
     )
     path = save(network.to(DTYPES[floats]), out)
     if work is not None:
@@ -189,6 +199,7 @@ def command(
         f"  layers      {len(report.layers)} linear layers and {report.convolutions} convolutions "
         f"quantized; {report.float_layers} linear layers stayed float",
         f"  runs on     {answers}",
+        *(["  token       a compensation token for the camera head"] * compensation_token),
         *(f"  {line}" for line in report.table()),
         f"  took        {report.seconds:.0f} s",
         *(fit.lines() if fit else ()),

@@ -36,6 +36,7 @@ from .rotate import fold_values
 from .rules import idle_rules
 from .smooth import smooth, smoothed
 from .task_scale import Targets, Truth, search_exponents, targets_from_truth, targets_of
+from .token_filter import compensate, compensation_token, token_statistics
 
 ROWS = 4096
 
@@ -51,6 +52,7 @@ def compress(
     seed: int = 0,
     work: str | Path | None = None,
     progress: bool = False,
+    compensation: bool = False,
 ) -> CompressReport:
     """Quantize a float network in place.
 
@@ -69,6 +71,8 @@ def compress(
         seed: of whatever is drawn.
         work: folder in which finished blocks are kept; the same call resumes there.
         progress: show a bar for work over two seconds.
+        compensation: give the camera head QVGGT's compensation token, made of the calibration by
+            the float network, whatever the method; see ``token_filter``.
 
     Raises:
         RecipeError: the network is compressed already, or the recipe, or a rule of it, names no
@@ -94,8 +98,16 @@ def compress(
         check_views(model.config, views)
     if truth is not None and len(truth) != len(scenes):
         raise InputError(f"{len(truth)} truths for {len(scenes)} calibration scenes")
+    token = None
+    if compensation:
+        if calibration is None:
+            raise InputError("a compensation token needs calibration pictures")
+        token = compensation_token(token_statistics(model, as_scenes(calibration)))
     work_done = _Compression(model, recipe, chosen, chosen_by, rows, seed, idle)
-    return work_done.run(scenes, truth, work, progress)
+    report = work_done.run(scenes, truth, work, progress)
+    if token is not None:
+        compensate(model, token)
+    return report
 
 
 class _Compression:
