@@ -13,7 +13,7 @@ from test_sensitivity import CONFIG, make_cases
 
 from vggt_edge import weights
 from vggt_edge.compress import budget
-from vggt_edge.compress.budget import Choices, Frontier, choose, parse_bytes, recipe_of, sizes_of
+from vggt_edge.compress.budget import Choices, Frontier, parse_bytes, recipe_of, sizes_of
 from vggt_edge.compress.compress import compress
 from vggt_edge.compress.fit import fit_recipe
 from vggt_edge.compress.scan import scan
@@ -119,39 +119,46 @@ def test_a_file_never_exceeds_its_estimate(model, tmp_path):
     assert size <= sizes.total(Recipe("w8a8")) < 1.15 * size + 20_000
 
 
+def chosen(sensitivity, sizes, budget_bytes, candidates=budget.CANDIDATES) -> Recipe:
+    """As ``fit_recipe`` does before it measures."""
+    frontier = Frontier(budget.choices_of(sensitivity, sizes, candidates))
+    state = budget.state_under_budget(frontier, sizes.fixed, budget_bytes)
+    return recipe_of(frontier[state], list(sizes.layers))
+
+
 def test_more_bytes_less_damage(model, sensitivity):
     sizes = sizes_of(model)
     least, most = sizes.total(Recipe("w4a8-g32")), sizes.total(Recipe("float"))
     frontier = Frontier(budget.choices_of(sensitivity, sizes))
     seen = []
     for limit in np.linspace(least, most, 6).astype(int):
-        recipe = choose(sensitivity, sizes, budget_bytes=int(limit))
+        recipe = chosen(sensitivity, sizes, budget_bytes=int(limit))
         assert sizes.total(recipe) <= limit
         state = budget.state_under_budget(frontier, sizes.fixed, int(limit))
         seen.append(frontier.cost[state])
         assert recipe == Recipe(recipe.name)
     assert seen == sorted(seen, reverse=True) and seen[-1] == 0
-    assert choose(sensitivity, sizes, budget_bytes=least) == Recipe("w4a8-g32")
+    assert chosen(sensitivity, sizes, budget_bytes=least) == Recipe("w4a8-g32")
     # Where compression costs nothing at all it is taken.
-    assert sizes.total(choose(sensitivity, sizes, budget_bytes=most)) <= most
+    assert sizes.total(chosen(sensitivity, sizes, budget_bytes=most)) <= most
 
 
 def test_the_smallest_that_can_be_met_is_said(model, sensitivity):
     sizes = sizes_of(model)
     with pytest.raises(RecipeError, match="smallest file takes") as refused:
-        choose(sensitivity, sizes, budget_bytes=1000)
+        chosen(sensitivity, sizes, budget_bytes=1000)
     least = parse_bytes(str(refused.value).rsplit(" ", 1)[-1])
-    choose(sensitivity, sizes, budget_bytes=least)
+    chosen(sensitivity, sizes, budget_bytes=least)
     with pytest.raises(RecipeError, match="smallest file takes"):
         fit_recipe(model, make_cases(), budget_bytes=1000)
     packed_only = ("w4a8-g32", "w8a8")
     with pytest.raises(RecipeError, match="the least is"):
-        choose(sensitivity, sizes, max_drop=1e-9, candidates=packed_only)
+        fit_recipe(model, make_cases(), max_drop=1e-9, candidates=packed_only)
     for limits in ({}, {"budget_bytes": 5, "max_drop": 1.0}, {"max_drop": 0.0}):
         with pytest.raises(RecipeError):
-            choose(sensitivity, sizes, **limits)
+            fit_recipe(model, make_cases(), **limits)
     with pytest.raises(RecipeError, match="was not measured"):
-        choose(sensitivity, sizes, budget_bytes=10**9, candidates=("w4a4", "float"))
+        chosen(sensitivity, sizes, budget_bytes=10**9, candidates=("w4a4", "float"))
     with pytest.raises(RecipeError, match="as it is"):
         fit_recipe(model, make_cases(), budget_bytes=10**9)
     for candidates in (("float",), ()):

@@ -245,53 +245,6 @@ def state_under_budget(frontier: Frontier, fixed: int, budget_bytes: int) -> int
     return state
 
 
-def state_under_drop(frontier: Frontier, max_drop: float, power: int) -> int:
-    """The smallest state whose predicted damage is at most ``max_drop``.
-
-    Raises:
-        RecipeError: none is; says what the least is.
-    """
-    fitting = np.flatnonzero(frontier.cost <= max_drop**power)
-    if not len(fitting):
-        least = float(frontier.cost[-1]) ** (1 / power)
-        raise RecipeError(
-            f"a drop of at most {max_drop:g} cannot be met: with these precisions the least is "
-            f"{least:.3g} percent points"
-        )
-    return int(fitting[0])
-
-
-def choose(
-    sensitivity: Sensitivity,
-    sizes: Sizes,
-    *,
-    budget_bytes: int | None = None,
-    max_drop: float | None = None,
-    candidates: Sequence[str] = CANDIDATES,
-) -> Recipe:
-    """The recipe of least predicted damage in a file's bytes, or the smallest under a damage.
-
-    Args:
-        sensitivity: of a network to each candidate but "float", of its blocks or layers.
-        sizes: of the same network, from ``sizes_of``.
-        budget_bytes: the whole file takes at most so much.
-        max_drop: largest mean drop of pose, depth or points, in percent points.
-        candidates: precisions to choose from.
-
-    Raises:
-        RecipeError: a limit that cannot be met, neither or both limits, or a candidate that was
-            not scored.
-    """
-    check_limits(budget_bytes, max_drop)
-    frontier = Frontier(choices_of(sensitivity, sizes, candidates))
-    if budget_bytes is not None:
-        state = state_under_budget(frontier, sizes.fixed, budget_bytes)
-    else:
-        power = 2 if sensitivity.against == "teacher" else 1
-        state = state_under_drop(frontier, max_drop or 0.0, power)
-    return recipe_of(frontier[state], list(sizes.layers))
-
-
 def packed_of(candidates: Sequence[str]) -> list[str]:
     """The candidates that compress: all but "float".
 

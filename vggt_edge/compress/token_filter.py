@@ -110,17 +110,5 @@ def compensate(model: VGGT, token: Tensor) -> VGGT:
     like = model.camera_head.empty_pose_tokens
     value = token[None].to(like.device, like.dtype)
     model.camera_head.compensation_token = nn.Parameter(value, requires_grad=False)
-    _reconfigure(model, 1)
+    model.config = replace(model.config, compensation_tokens=1)
     return model
-
-
-def remove(model: VGGT) -> VGGT:
-    """Undo ``compensate``; returns the network."""
-    if "camera" in model.config.heads:
-        model.camera_head.compensation_token = None
-    _reconfigure(model, 0)
-    return model
-
-
-def _reconfigure(model: VGGT, count: int) -> None:
-    model.config = replace(model.config, compensation_tokens=count)
