@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,3 +164,33 @@ def test_sizes_of_clusters():
     assert cluster_size(1000, 10, None) == (125, 25)
     with pytest.raises(InputError, match="not both"):
         cluster_size(100, 2, 50)
+
+
+def test_known_cameras_give_place_and_scale(run, pictures, tmp_path):
+    """A scene's own cameras, moved: where it is written moved, from the command line."""
+    data, _ = run(pictures, "-f", "npz,transforms")
+    before = npz.read(data["outputs"]["npz"])
+    tree = json.loads(Path(data["outputs"]["transforms"]).read_text())
+    for frame in tree["frames"]:
+        frame["transform_matrix"] = np.array(frame["transform_matrix"])
+        frame["transform_matrix"][:3, 3] *= 20
+        frame["transform_matrix"] = frame["transform_matrix"].tolist()
+        frame["file_path"] = f"elsewhere/{Path(frame['file_path']).stem}.png"
+    known = tmp_path / "known.json"
+    known.write_text(json.dumps(tree))
+    data, told = run(pictures, "-f", "npz", "--known-cameras", known)
+    after = npz.read(data["outputs"]["npz"])
+    assert data["units"] == ["arbitrary"] and "not moved" not in told
+    steps = [np.linalg.norm(np.diff(s.cameras.centers, axis=0), axis=1) for s in (before, after)]
+    assert np.allclose(steps[1], 20 * steps[0], rtol=1e-3, atol=1e-4 * steps[1].max())
+    assert np.allclose(after.prediction.depth, 20 * before.prediction.depth, rtol=1e-3)
+
+
+def test_known_cameras_of_others_are_refused_before_the_work(run, pictures, tmp_path, capsys):
+    known = tmp_path / "transforms.json"
+    frame = {"file_path": "other.png", "transform_matrix": np.eye(4).tolist()}
+    known.write_text(json.dumps({"frames": [frame]}))
+    for more, words in (((), "0 of its 1 cameras"), (("--stream",), "does not go with --stream")):
+        with pytest.raises(SystemExit):
+            run(pictures, "--known-cameras", known, *more)
+        assert words in capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_killed_in_the_middle_it_goes_on(weights, pictures, tmp_path, reconstruc
         (("--retrieval", "wings"), "unknown retrieval 'wings': use tokens, megaloc"),
         (("--stream", "--attention", "dense"), "--stream needs --attention anchors"),
         (("--watch", "0.5"), "--watch needs at least 1 second"),
-        (("--watch", "1", "--limit", "3"), "--watch takes one folder and no --limit"),
+        (("--watch", "1", "--limit", "3"), "--watch takes one folder or video and no --limit"),
         (("--watch", "1", "--fps", "3"), "--fps and --every are for videos"),
         (("--watch", "1", "--every", "3"), "--fps and --every are for videos"),
         (("--keep-outliers",), "--keep-outliers needs --clusters or --cluster-size: add one"),

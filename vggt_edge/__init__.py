@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import evaluate, write
+    from .api import align_to_cameras, evaluate, write
     from .attention import make_sparse
     from .compress.compress import compress
     from .errors import VGGTEdgeError
@@ -39,6 +39,7 @@ _HOMES = {
     "Scene": "types",
     "VGGTEdgeError": "errors",
     "Views": "types",
+    "align_to_cameras": "api",
     "compress": "compress.compress",
     "evaluate": "api",
     "export": "export.run",
@@ -62,6 +63,7 @@ __all__ = [
     "Scene",
     "VGGTEdgeError",
     "Views",
+    "align_to_cameras",
     "compress",
     "evaluate",
     "export",

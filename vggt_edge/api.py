@@ -9,12 +9,14 @@ from pathlib import Path
 from . import outputs
 from .evaluate import report as report_page
 from .evaluate.evaluation import Evaluation, Task, prepare, run
+from .evaluate.known_cameras import read_known_cameras
 from .evaluate.run import Method, Predictor
 from .model.config import VGGTConfig
 from .model.identity import identity_of
 from .model.vggt import VGGT
 from .predict import predict
 from .scene.full_resolution import full_resolution as full_resolution_of
+from .scene.known_cameras import align_to_known
 from .scene.tracks import build_sparse_model
 from .types import Scene
 
@@ -22,6 +24,24 @@ from .types import Scene
 def default_size(config: VGGTConfig) -> int:
     """Longer side of the views a network does well with: 518, less for small networks."""
     return min(518, config.image_size)
+
+
+def align_to_cameras(scene: Scene, path: str | Path) -> Scene:
+    """The scene in the world, and at the scale, of cameras that are known.
+
+    Pictures are matched by file name. One robust similarity moves the whole scene; its cameras are
+    laid onto the known ones, not replaced by them. ``scene.units`` becomes "metres" where a
+    cameras.json says so, and stays "arbitrary" for formats that do not tell.
+
+    Args:
+        scene: from ``reconstruct``.
+        path: a ``transforms.json`` (nerfstudio, NeRF), a COLMAP folder or a ``cameras.json``.
+
+    Raises:
+        InputError: no such file, or malformed; fewer than three of the pictures are in it; the
+            cameras are all in one place, or do not fit.
+    """
+    return align_to_known(scene, read_known_cameras(path))
 
 
 def write(

@@ -19,6 +19,7 @@ from ..retrieval.describe import SAME_PLACE, descriptors, method
 from ..scene.bundle import bundle_adjust_scene
 from ..scene.georeference import georeference, in_metres
 from ..scene.gps import read_positions
+from ..scene.known_cameras import KnownCameras, align_to_known
 from ..scene.reconstruct_clusters import ClusterReconstruction, reconstruct_clusters
 from ..types import Scene, Views
 
@@ -131,3 +132,12 @@ def to_metres(scene: Scene, folder: Path) -> Scene:
     with replacing(folder / MAP) as temporary:
         temporary.write_text(json.dumps(told, indent=1) + "\n")
     return in_metres(scene, found.enu_from_world)
+
+
+def to_known(scene: Scene, folder: Path, known: KnownCameras) -> Scene:
+    """The scene moved to known cameras; unchanged, with a warning, if they do not fit."""
+    try:
+        return align_to_known(scene, known)
+    except InputError as error:
+        logger.warning("%s: not moved to the known cameras: %s", folder, error)
+        return scene

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .options import AttentionOption, FormatsOption, KnownCamerasOption, WatchOption
 from .report import DeviceOption, DtypeOption, JsonOption, finish, on_terminal
-
-FORMATS_HELP = (
-    "Comma-separated, of glb, ply, html (a 3D viewer), colmap, colmap-text, transforms "
-    "(nerfstudio), npz, depth (16-bit PNG), exr, rerun. By default glb,html,colmap; with --stream "
-    "none."
-)
-ATTENTION_HELP = (
-    "Which views see which: dense (all see all), anchors (all see K views that cover the set, so "
-    "that cost no longer grows with the square of the views), covisible (each sees those most "
-    "alike; measured elsewhere to be inaccurate), covisible+anchors, avggt, merge, or auto (dense "
-    "up to 2 K views, then anchors)."
-)
 
 
 def command(
@@ -42,9 +32,7 @@ def command(
             metavar="MODEL",
         ),
     ] = "pocket",
-    formats: Annotated[
-        str | None, typer.Option("--formats", "-f", help=FORMATS_HELP, metavar="NAMES")
-    ] = None,
+    formats: FormatsOption = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -112,9 +100,7 @@ def command(
             help="Write depth maps (formats depth, exr) at the size of the source pictures.",
         ),
     ] = False,
-    attention: Annotated[
-        str | None, typer.Option(help=ATTENTION_HELP, metavar="MODE", show_default="auto")
-    ] = None,
+    attention: AttentionOption = None,
     anchors: Annotated[int, typer.Option(help="K, how many anchors.", metavar="K", min=1)] = 25,
     retrieval: Annotated[
         str,
@@ -133,15 +119,7 @@ def command(
             "the same command goes on where it was stopped.",
         ),
     ] = False,
-    watch: Annotated[
-        float | None,
-        typer.Option(
-            help="Stream a growing folder, until nothing new has come for so many seconds. The "
-            "anchors are chosen from its first 2 K pictures.",
-            metavar="SECONDS",
-            min=0,
-        ),
-    ] = None,
+    watch: WatchOption = None,
     clusters: Annotated[
         int | None,
         typer.Option(
@@ -169,6 +147,7 @@ def command(
             "to georeference.json.",
         ),
     ] = False,
+    known_cameras: KnownCamerasOption = None,
     bundle_adjust: Annotated[
         bool,
         typer.Option(
@@ -207,18 +186,19 @@ def command(
     from .. import api, memory, outputs
     from ..attention import make_sparse, needs_likeness, suited
     from ..errors import InputError
+    from ..evaluate.known_cameras import read_known_cameras
     from ..files import check_writable
     from ..hardware import keep_heap, pick_device, pick_dtype
     from ..images import check_inputs, read_views
-    from ..live import watch as watch_folder
     from ..outputs.frames import MANIFEST, read_stream
     from ..retrieval import METHODS, load_megaloc
     from ..scene.fuse import fuse
+    from ..scene.known_cameras import match
     from ..scene.reconstruct import reconstruct
     from ..sparsity import Sparsity
     from ..weights import describe, load
     from . import clusters as in_clusters
-    from . import executors
+    from . import executors, watching
     from .streaming import run as run_stream
 
     begin = time.monotonic()
@@ -236,7 +216,7 @@ def command(
     if retrieval not in METHODS:
         raise InputError(f"unknown retrieval {retrieval!r}: use {', '.join(METHODS)}")
     if watch is not None and (len(inputs) != 1 or limit is not None):
-        raise InputError("--watch takes one folder and no --limit")
+        raise InputError("--watch takes one folder or video and no --limit")
     if watch is not None and Path(inputs[0]).is_dir():
         if fps or every:
             raise InputError("--fps and --every are for videos, not for a folder: leave them out")
@@ -249,6 +229,8 @@ def command(
             "--stream does not go with --clusters, --cluster-size, --georeference or "
             "--bundle-adjust"
         )
+    if known_cameras is not None and (stream or georeference):
+        raise InputError("--known-cameras does not go with --stream, --watch or --georeference")
     in_clusters.require_packages(bool(clusters or cluster_size), bundle_adjust)
     if point_head and (clusters or cluster_size):
         raise InputError("--point-head does not go with --clusters or --cluster-size")
@@ -266,6 +248,9 @@ def command(
     precision = pick_dtype(dtype, target)
     if watch is None:
         check_inputs(inputs)
+    else:
+        watching.check(inputs[0])
+    known = None if known_cameras is None else read_known_cameras(known_cameras)
     weights = describe(model)
     sparsity = suited(weights.config, sparsity)
     machines = executors.open_executor(context, executor, address, workers, target)
@@ -289,6 +274,8 @@ def command(
         dials = in_clusters.cluster_size(len(views), clusters, cluster_size)
         if georeference:
             in_clusters.require_positions(views)
+        if known is not None:
+            match(views, known)
     heads = ("camera", "depth", "point") if point_head else ("camera", "depth")
     parameters = sum(weights.parameters[p] for p in ("aggregator", *(f"{h}_head" for h in heads)))
     if views is not None and not stream:
@@ -317,12 +304,12 @@ def command(
     }
     streamed, scenes, left_out = None, [], {}
     if stream or views is None:
-        source = (
-            views
-            if views is not None
-            else watch_folder(inputs[0], quiet=watch or 0.0, size=size, mode=mode, patch=patch)
-        )
-        streamed = run_stream(network, source, out, heads, progress, machines)
+        coming = nullcontext(views)
+        if watch is not None:
+            how: dict[str, Any] = {"size": size, "mode": mode, "patch": patch}
+            coming = watching.views_of(inputs[0], quiet=watch, fps=fps, every=every, **how)
+        with coming as source:
+            streamed = run_stream(network, source, out, heads, progress, machines)
         if wanted:
             scenes = [fuse(read_stream(out), **keep)]
         count, (height, width) = streamed.views, streamed.size
@@ -348,6 +335,8 @@ def command(
         scenes = [in_clusters.adjusted(scene) for scene in scenes]
     if georeference:
         scenes = [in_clusters.to_metres(*pair) for pair in zip(scenes, places, strict=True)]
+    if known is not None:
+        scenes = [in_clusters.to_known(*pair, known) for pair in zip(scenes, places, strict=True)]
     results: dict[str, tuple[Path, str]] = {}
     for scene, place in zip(scenes, places, strict=True):
         written = api.write(scene, place, wanted, full_resolution=full_resolution)
@@ -393,6 +382,6 @@ def command(
         data["new"] = streamed.new
     if dials:
         data |= {"parts": [len(scene.views) for scene in scenes], "left_out": left_out}
-    if georeference:
+    if georeference or known is not None:
         data["units"] = [scene.units for scene in scenes]
     finish(lines, data, json)

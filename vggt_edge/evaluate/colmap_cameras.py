@@ -62,6 +62,24 @@ def read(folder: Path) -> tuple[list[str], Cameras]:
     return names, Cameras(intrinsics, poses, cameras.sizes[rows][:, ::-1])
 
 
+def read_poses(folder: Path) -> tuple[list[str], np.ndarray]:
+    """Picture names and (N, 3, 4) ``camera_from_world`` of a model; its lenses do not matter.
+
+    Args:
+        folder: with images, as .bin, which is preferred, or as .txt.
+
+    Raises:
+        InputError: the file is missing or malformed.
+    """
+    binary = (folder / "images.bin").is_file()
+    path = folder / ("images.bin" if binary else "images.txt")
+    images = _decode(path, (colmap_binary if binary else colmap_text).decode_images)
+    with parsing(path, "a list of posed images"):
+        if not len(images.names):
+            raise ValueError("it lists none")
+        return list(images.names), np.stack([_pose(pose) for pose in images.poses])
+
+
 def decode_images(path: Path) -> ImageRecords:
     """The records of an images.txt.
 

@@ -38,8 +38,8 @@ def read(root: Path, split: str) -> list[Recording]:
     return [read_folder(folder, folder.name) for folder in found]
 
 
-def read_folder(folder: Path, name: str) -> Recording:
-    """The recording ``name`` of a folder with a cameras.json.
+def read_folder(folder: Path, name: str, file: str = FILE) -> Recording:
+    """The recording ``name`` of a folder with a cameras.json, which may be called otherwise.
 
     Units are metres where the file says ``metric`` or has depth. Where some frames have cameras,
     those without are left out.
@@ -47,7 +47,7 @@ def read_folder(folder: Path, name: str) -> Recording:
     Raises:
         InputError: the file is malformed.
     """
-    path = folder / FILE
+    path = folder / file
     with parsing(path, "a list of frames with image, w, h, K and c2w"):
         content = read_json(path)
         frames: list[dict[str, Any]] = content["frames"]

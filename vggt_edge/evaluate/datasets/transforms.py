@@ -118,6 +118,22 @@ def _recording(path: Path, name: str, listed: str | None) -> Recording:
     )
 
 
+def read_poses(path: Path) -> tuple[list[str], np.ndarray]:
+    """Names and (N, 3, 4) ``camera_from_world`` of all frames; pictures and lenses do not matter.
+
+    Raises:
+        InputError: the file is malformed.
+    """
+    tree = read_json(path)
+    with parsing(path, "a transforms.json"):
+        frames = tree["frames"]
+        if not frames:
+            raise ValueError("it has no frames")
+        matrices = [numbers(frame["transform_matrix"], 4, 4) for frame in frames]
+        poses = np.stack([rigid(matrix @ _OPENGL_AXES) for matrix in matrices])
+        return [str(frame["file_path"]) for frame in frames], geometry.invert_rigid(poses)
+
+
 def _picture(path: Path, name: str) -> Path | None:
     """The picture of a frame; NeRF-synthetic leaves out ``.png``."""
     for suffix in _SUFFIXES:
