@@ -99,6 +99,23 @@ def test_pictures_are_cut_to_the_input_and_grouped():
         run.fit(ve.Views.from_images(pictures), Shape(6, 28, 28))
 
 
+def test_pictures_that_no_recipe_needs_are_not_looked_at(network, tmp_path, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def rewrite(*_):
+        raise Reached
+
+    monkeypatch.setattr(litert, "require_packages", lambda: None)
+    monkeypatch.setattr(run, "reauthor", rewrite)
+    one = ve.Views.from_images(np.zeros((1, 28, 42, 3), np.uint8))
+    options = {"size": (28, 42), "out": tmp_path, "calibration": one}
+    with pytest.raises(Reached):
+        ve.export(network, recipe="int8", **options)
+    with pytest.raises(InputError, match="1 pictures to measure on"):
+        ve.export(network, recipe="w8a8-static", **options)
+
+
 def test_integers_of_a_file_are_scaled_as_it_says():
     port = litert.Port((3,), "int8", 1 / 255, -128)
     np.testing.assert_array_equal(port.encode(np.array([0.0, 1.0, 2.0])), [-128, 127, 127])

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleError
+from ..files import file_digest
 from . import schema
 from .golden import Golden
 
@@ -121,15 +122,6 @@ def is_bundle(path: str | Path) -> bool:
             return MANIFEST in archive.namelist()
     except (zipfile.BadZipFile, OSError):
         return False
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read(path: str | Path) -> Bundle:

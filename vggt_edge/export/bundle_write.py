@@ -17,9 +17,9 @@ import numpy as np
 
 from .. import __version__
 from ..errors import ExportError, InputError, OutputError
-from ..files import check_writable, replacing
+from ..files import check_writable, file_digest, replacing
 from . import schema
-from .bundle import FORMAT, MANIFEST, VERSION, Bundle, file_digest, is_bundle, read
+from .bundle import FORMAT, MANIFEST, VERSION, Bundle, is_bundle, read
 from .golden import Golden
 from .run import Exported
 from .runner import run_stages

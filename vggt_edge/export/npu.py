@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportError, InputError, MissingExtraError
-from ..files import replacing
-from .bundle import file_digest
+from ..files import file_digest, replacing
 from .gates import environments, worker
 from .run import ExportedFile
 from .targets import Target

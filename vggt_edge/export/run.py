@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 import time
@@ -17,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..errors import ExportError, InputError
-from ..files import check_writable, replacing
+from ..files import check_writable, file_digest, replacing
 from ..model.vggt import VGGT
 from ..types import Views
 from . import executorch_program, lint, litert, stages
@@ -128,14 +127,6 @@ def fit(views: Views, shape: Shape) -> np.ndarray:
     return np.asarray(sets, dtype=np.float32) / 255
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def _example_inputs(plan: Sequence[Stage], images: Tensor) -> dict[str, Tensor]:
     with torch.inference_mode():
         return stages.run(plan, stages.call_torch, images)
@@ -235,7 +226,8 @@ def export(
     backend.require_packages()
     out = Path(out)
     check_writable(out)
-    measured = None if calibration is None else fit(calibration, shape)
+    needed = calibration if chosen.needs_pictures else None
+    measured = None if needed is None else fit(needed, shape)
     clock = _Clock(notify)
 
     clock.start("rewrite")
@@ -314,7 +306,7 @@ def export(
                     final,
                     item.stage,
                     final.stat().st_size,
-                    _digest(final),
+                    file_digest(final),
                     item.inputs,
                     item.outputs,
                     item.operators,
