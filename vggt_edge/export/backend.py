@@ -19,7 +19,7 @@ from .targets import Target
 
 def backend_of(goal: Target) -> ModuleType:
     """The module that converts for a target."""
-    return executorch if goal.name == "executorch" else litert
+    return executorch if goal.runtime == "executorch" else litert
 
 
 def check(
@@ -40,6 +40,10 @@ def check(
             goal.check_recipe(other)
         except InputError as error:
             raise InputError(f"exception {path}={other}: {error}") from None
+    if goal.runtime == "executorch" and not goal.runs_here:
+        if external_weights:
+            raise InputError(f"weights in a file of their own: target {goal.name} has none such")
+        return check_delegated(goal.name, name, exceptions)
     if goal.name == "executorch":
         return check_executorch(name, has_pictures, exceptions)
     if external_weights:
