@@ -64,7 +64,8 @@ def info(
     stored = Counter(weights.dtypes.values())
     size_on_disk = weights.path.stat().st_size
     loaded = parameters * precision.itemsize
-    runs, simulated = {}, set()
+    runs: dict[str, str] = {}
+    simulated: set[str] = set()
     if weights.recipe:
         loaded = size_on_disk  # packed in memory as in the file
         kinds = {rule.scheme for rule in weights.recipe.rules if rule.scheme}
