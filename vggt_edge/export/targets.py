@@ -95,7 +95,7 @@ TARGETS = {
         Target(
             "litert-npu",
             "LiteRT with a vendor's NPU plugin",
-            Form(channels_last=True),
+            Form(channels_last=True, norm_gain=HALF_PRECISION_GAIN),
             ("fp16", "float32", "w8a8-static", "w8a16-static"),
             graph_limit=2**31,
         ),
