@@ -155,6 +155,7 @@ def command(
         typer.echo(f"{step} ...", err=True)
 
     networks = [load(model, heads=heads, dtype="float32", device="cpu")]
+    licence = networks[0].license
     known = None
     if bundle is not None:
         notify("golden") if on_terminal() else None
@@ -175,7 +176,6 @@ def command(
         notify=notify if on_terminal() else None,
     )
     if bundle is not None and known is not None:
-        licence = {"weights_licence": "Apache-2.0"} if model == "pocket" else {}
         bundle_write.write(
             result,
             known[0],
@@ -183,7 +183,7 @@ def command(
             name=f"{Path(model).stem}-{shape}-{result.target}-{result.recipe}",
             network=known[1],
             patch=config.patch_size,
-            **licence,
+            **({"weights_licence": licence} if licence else {}),
         )
     compiled: tuple[npu.CompiledFile, ...] = ()
     if chips:
