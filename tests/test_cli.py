@@ -455,10 +455,15 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("moment", "size", "complete"), [("predict", 1120, set()), ("write", 70, {"scene.ply"})]
+    ("moment", "size", "complete", "number"),
+    [
+        ("predict", 1120, set(), signal.SIGINT),
+        ("write", 70, {"scene.ply"}, signal.SIGINT),
+        ("write", 70, {"scene.ply"}, signal.SIGTERM),
+    ],
 )
 def test_ctrl_c_stops_at_once_and_leaves_what_is_complete(
-    pictures, weights, tmp_path, moment, size, complete
+    pictures, weights, tmp_path, moment, size, complete, number
 ):
     out, temporary = tmp_path / "out", tmp_path / "tmp"
     temporary.mkdir()
@@ -475,7 +480,7 @@ def test_ctrl_c_stops_at_once_and_leaves_what_is_complete(
         assert running.stdout.readline() == "now\n"
         time.sleep(0.1)
         begin = time.monotonic()
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         printed, said = running.communicate(timeout=30)
     assert time.monotonic() - begin < 5
     failed(Result(running.returncode, printed, said), "interrupted")

@@ -246,7 +246,8 @@ def test_export_writes_whole_stages_that_agree(network, tmp_path):
 
 
 @needs_litert
-def test_an_interrupted_export_leaves_nothing(network, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_nothing(network, tmp_path, number):
     save(network, tmp_path / "tiny.safetensors")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "vggt_edge", "export", str(tmp_path / "tiny.safetensors")]
@@ -258,7 +259,7 @@ def test_an_interrupted_export_leaves_nothing(network, tmp_path):
     while not list(out.glob(".export-*")) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "interrupted" in errors
     assert [path.name for path in out.iterdir()] == ["validation.png"]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Annotated, Any
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -80,12 +84,32 @@ def _program(
     """Photographs in; cameras, depth and points out."""
 
 
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _ends_tidily() -> Iterator[None]:
+    """What ``kill``, systemd or a time limit sends (SIGTERM) ends as Ctrl-C does: files that are
+    half written go.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
     """Run; exit 0, 1 (failed) or 2 (bad usage); one line for what the user can mend."""
     # The hub's library reports every attempt of a download that then fails for one reason.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
-        with plain_warnings():
+        with _ends_tidily(), plain_warnings():
             app(prog_name="vggt-edge")
     except VGGTEdgeError as error:
         _fail(str(error), error.exit_code)

@@ -55,16 +55,21 @@ def hushed() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Keep Ctrl-C until the end: extension modules may abort when it comes during their import."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Keep Ctrl-C until the end: extension modules may abort when it comes during their import.
+
+    So too SIGTERM, where it is an interrupt as well.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: handler for number, handler in before.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        kept = {}
     came = list[int]()
-    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    for number in kept:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
         if came:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(came[0])
