@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -304,7 +304,7 @@ def command(
     }
     streamed, scenes, left_out = None, [], {}
     if stream or views is None:
-        coming = nullcontext(views)
+        coming: AbstractContextManager[Any] = nullcontext(views)
         if watch is not None:
             how: dict[str, Any] = {"size": size, "mode": mode, "patch": patch}
             coming = watching.views_of(inputs[0], quiet=watch, fps=fps, every=every, **how)
