@@ -274,7 +274,7 @@ def _shots(
             height, width, turns = shown
             pixels = picture.to_ndarray(format="rgb24", width=width, height=height)
             yield _Shot(
-                f"{stem}_{frame.index:06d}",
+                f"{stem}_{frame.number:06d}",
                 f"{feed.source}@{frame.seconds:.{digits}f}s",
                 np.ascontiguousarray(np.rot90(pixels, turns)),
                 endless and feed.kind == "stream",
@@ -284,7 +284,7 @@ def _shots(
 class _Frame(NamedTuple):
     """A decoded frame, its number and its time from the first."""
 
-    index: int
+    number: int
     seconds: float
     picture: Any
 
@@ -332,10 +332,10 @@ def _choose(frames: Iterator[_Frame], fps: float | None, every: int | None) -> I
     if every is not None:
         wanted = 0
         for frame in frames:
-            if frame.index >= wanted:
-                due = frame.index - frame.index % every
+            if frame.number >= wanted:
+                due = frame.number - frame.number % every
                 wanted = due + every
-                if frame.index - due <= 2:  # hidden frames, as in ``video.frames``
+                if frame.number - due <= 2:  # hidden frames, as in ``video.frames``
                     yield frame._replace(index=due)
         return
     rate = video.DEFAULT_FPS if fps is None else fps
@@ -344,17 +344,20 @@ def _choose(frames: Iterator[_Frame], fps: float | None, every: int | None) -> I
         last = int(frame.seconds * rate + 1e-6)  # of the ticks up to this frame
         if last >= tick and before is not None:
             to_first = tick / rate
-            if to_first - before.seconds <= frame.seconds - to_first + 1e-6 and before.index > used:
-                used = before.index
+            if (
+                to_first - before.seconds <= frame.seconds - to_first + 1e-6
+                and before.number > used
+            ):
+                used = before.number
                 yield before
         if last >= tick:
             to_last = last / rate
             nearer = before is None or to_last - before.seconds > frame.seconds - to_last + 1e-6
-            if nearer and frame.index > used:
-                used = frame.index
+            if nearer and frame.number > used:
+                used = frame.number
                 yield frame
         tick = max(tick, last + 1)
         before = frame
     # Where all frames are wanted the last one has no tick of its own.
-    if before is not None and before.index > used and before.seconds * rate >= before.index:
+    if before is not None and before.number > used and before.seconds * rate >= before.number:
         yield before
