@@ -336,7 +336,7 @@ def _choose(frames: Iterator[_Frame], fps: float | None, every: int | None) -> I
                 due = frame.number - frame.number % every
                 wanted = due + every
                 if frame.number - due <= 2:  # hidden frames, as in ``video.frames``
-                    yield frame._replace(index=due)
+                    yield frame._replace(number=due)
         return
     rate = video.DEFAULT_FPS if fps is None else fps
     tick, used, before = 0, -1, None
