@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -119,6 +120,23 @@ def test_a_ray_of_its_own_gives_the_same_bits(model):
     assert not ray.is_initialized()
     assert_bit_for_bit(by_name(found), local)
     found[-1].depth[0] = 0  # results belong to the caller
+
+
+def test_results_come_while_the_source_is_silent():
+    """The source gives the second item only when the result of the first is there."""
+    came = threading.Event()
+
+    def items():
+        yield -1
+        assert came.wait(120), "the result waited for the next item"
+        yield -2
+
+    with RayExecutor("local", workers=1, patience=240) as executor:
+        found = []
+        for result in executor.map(abs, items()):
+            found.append(result)
+            came.set()
+    assert found == [1, 2]
 
 
 @pytest.mark.slow

@@ -18,12 +18,14 @@ from typing import Any
 
 from ..errors import InputError, LostItemsError, MissingExtraError, WorkerError
 from .cluster import connect, last_line, share_out
+from .drawn import Drawn
 from .executor import Item, Result
 from .packing import Packed, pack, unpack
 
 logger = logging.getLogger(__name__)
 
 QUEUED = 2  # items a worker has: one it runs, one that travels meanwhile
+LISTEN = 0.1  # seconds for which a silent source keeps finished results waiting
 
 
 class Worker:
@@ -170,8 +172,8 @@ class RayExecutor:
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order in which they are finished, each once.
 
-        A further item is drawn as soon as a worker has room, and results wait while the source is
-        silent.
+        A further item is drawn, by a thread, as soon as a worker has room; a silent source holds
+        no result back.
 
         Raises:
             WorkerError: no worker could be had; LostItemsError: items were given up.
@@ -184,16 +186,17 @@ class RayExecutor:
             num_cpus=self.threads, num_gpus=self._gpus, scheduling_strategy="SPREAD"
         )
         crew = _Crew(self._ray, lambda: make.remote(shared, self.threads))
+        source = Drawn(items)
         try:
-            yield from self._work(crew, iter(items))
+            yield from self._work(crew, source)
         finally:
+            source.close()
             crew.dismiss()
 
-    def _work(self, crew: _Crew, items: Iterator[Any]) -> Iterator[Any]:
+    def _work(self, crew: _Crew, source: Drawn) -> Iterator[Any]:
         again: deque[_Task] = deque()
         given_up: list[_Task] = []
         drawn = finished = stillborn = 0
-        exhausted = False
         last_word = "none became ready: are processors or accelerators of the cluster free?"
         for _ in range(self.workers):
             crew.hire()
@@ -201,17 +204,16 @@ class RayExecutor:
         while True:
             while again and (worker := crew.free(alone=True)) is not None:
                 crew.give(worker, again.popleft())
-            while not again and not exhausted and (worker := crew.free()) is not None:
-                try:
-                    item = next(items)
-                except StopIteration:
-                    exhausted = True
-                else:
+            silent = False
+            while not (again or silent) and (worker := crew.free()) is not None:
+                silent = True
+                for item in source.take(LISTEN):
                     reference = self._ray.put(pickle.dumps(item, protocol=5))
                     crew.give(worker, _Task(drawn, reference))
                     drawn += 1
+                    silent = False
             running = crew.running()
-            if exhausted and not running and not again:
+            if source.exhausted and not running and not again:
                 break
             if crew.ready:
                 alone_since = time.monotonic()
@@ -220,7 +222,11 @@ class RayExecutor:
                     f"no worker is left, {finished} items are done: {last_word}; run it again, "
                     "what was written is kept"
                 )
-            done, _ = self._ray.wait([*running, *crew.starting], num_returns=1, timeout=1.0)
+            if not (running or crew.starting):
+                continue  # all is done that has come; listen again
+            seconds = 0.0 if silent and not source.exhausted else 1.0
+            awaited = [*running, *crew.starting]
+            done, _ = self._ray.wait(awaited, num_returns=1, timeout=seconds)
             for reference in done:
                 try:
                     value = self._ray.get(reference)
