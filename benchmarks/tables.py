@@ -25,7 +25,6 @@ BLOCK = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "worlds-112": lambda: tables_accuracy.worlds(112),
-    "worlds-224": lambda: tables_accuracy.worlds(224),
     "kinds-112": lambda: tables_accuracy.kinds(112),
     "real-112": lambda: tables_accuracy.real(112),
     "real-224": lambda: tables_accuracy.real(224),
@@ -40,7 +39,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "pocket-sizes": tables_compress.pocket_sizes,
     "layer-errors": tables_compress.layer_errors,
     "tokens": tables_compress.tokens,
-    "budget": tables_compress.budget,
     "gates": tables_export.gates,
     "retrieval": tables_scale.retrieval,
     "modes-walk": lambda: tables_scale.modes("scale_modes_pocket_walk"),

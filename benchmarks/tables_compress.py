@@ -98,22 +98,3 @@ def tokens() -> list[str]:
         for title, row in titles.items()
     ]
     return [*markdown(["recipe", "part", *columns], rows), *source("token_filter")]
-
-
-def budget() -> list[str]:
-    data = read("budget_pocket")
-    metrics = list(data["budgets"][0]["measured on other scenes"])
-    rows = [
-        [f"{row['MB']:.1f}", row["recipe"] if len(row["recipe"]) < 20 else "chosen, mixed"]
-        + [interval(row["measured on other scenes"][m], ".2f") for m in metrics]
-        + [
-            ", ".join(f"{v:.2f}" for v in row["random recipes, mean"].values())
-            if row["random recipes, mean"]
-            else ""
-        ]
-        for row in data["budgets"]
-    ]
-    return [
-        *markdown(["MB", "recipe", *metrics, f"random recipes: {', '.join(metrics)}"], rows),
-        *source("budget_pocket"),
-    ]
