@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vggt_edge.images import read_views
 from vggt_edge.model.megaloc import MegaLoc
 from vggt_edge.retrieval import tokens
 from vggt_edge.types import Views
+from vggt_edge.worlds import KINDS, render
 
 SAMPLE = Path(str(resources.files("vggt_edge") / "assets" / "sample"))
 PHOTOGRAPHS = Path("/work/shared/data/posed")
@@ -57,6 +59,14 @@ def clouds(count: int, size: tuple[int, int] = (84, 112), seed: int = 0) -> View
     coarse = torch.from_numpy(rng.uniform(0, 255, (count, 3, 5, 5)))
     images = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
     return Views.from_images(images.permute(0, 2, 3, 1).byte().numpy())
+
+
+@cache
+def worlds(size: tuple[int, int]) -> Views:
+    """A picture of each of six kinds of world."""
+    scenes = [render(100 + i, 1, 1, *size, kinds=(KINDS[i],)) for i in range(6)]
+    pixels = torch.cat([one.images[0] for one in scenes]).permute(0, 2, 3, 1) * 255
+    return Views.from_images(pixels.byte().numpy())
 
 
 # Loading
@@ -135,14 +145,12 @@ def test_hub_names_offered_for_a_vggt_are_vggts():
 
 @pytest.mark.parametrize("size", [(84, 112), (126, 70), (112, 112)])
 def test_unit_float32_rows_that_tell_pictures_apart(network, size):
-    views = clouds(6, size)
-    found = retrieval.descriptors(network, views)
+    found = retrieval.descriptors(network, worlds(size))
     assert found.dtype == np.float32 and found.shape[0] == 6
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     cosine = found @ found.T - 2 * np.eye(6)
-    # Clouds of colour are unlike anything the small network has seen, and a network with random
-    # weights tells pictures apart badly, but not by rounding.
-    assert cosine.max() < (0.97 if retrieval.method(network) == "tokens" else 0.9999)
+    # A network with random weights tells pictures apart badly, but not by rounding.
+    assert cosine.max() < (0.7 if retrieval.method(network) == "tokens" else 0.9999)
 
 
 def test_identical_views_are_one(network):

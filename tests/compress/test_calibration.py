@@ -136,6 +136,20 @@ def test_statistics_are_of_the_last_quarter(tiny_model):
     assert alike[1] == pytest.approx(alike[0], abs=1e-6) and (alike > found.similarity).all()
 
 
+def test_sequences_of_one_name_are_drawn_apart(tmp_path):
+    """Folders of the same name in different sequences are different folders."""
+    for name in ("a", "b"):
+        pictures(tmp_path / name / "color", 12, 0)
+    found = find_candidates([tmp_path], 3, 8, seed=0).candidates
+    drawn = {
+        name: [
+            [Path(file).name for file in one.files] for one in found if f"/{name}/" in one.sequence
+        ]
+        for name in ("a", "b")
+    }
+    assert len(drawn["a"]) == len(drawn["b"]) == 4 and drawn["a"] != drawn["b"]
+
+
 def test_a_set_and_its_manifest(tiny_model, folder, tmp_path):
     manifest = calibrate(tiny_model, [folder], tmp_path / "set", **SETTINGS)
     assert manifest["settings"]["candidates"] == 12 and len(manifest["scenes"]) == 4

@@ -138,6 +138,9 @@ def test_what_cannot_have_one(model):
     make_sparse(model, "anchors", k=2)
     with pytest.raises(RecipeError, match="dense attention"):
         compensate(model, torch.zeros(2 * CONFIG.width))
+    with pytest.raises(RecipeError, match="dense attention"):
+        compress(model, "w8a8", calibration=make_scenes(), compensation=True)
+    assert model.recipe is None
     headless = initialize(VGGT(dataclasses.replace(CONFIG, heads=("depth",))), seed=0)
     with pytest.raises(RecipeError, match="which this network lacks"):
         compensate(headless, torch.zeros(2 * CONFIG.width))

@@ -137,12 +137,13 @@ def command(
 def _recordings(name: str | None, root: Path | None, split: str | None) -> list[Recording]:
     """Of the dataset that was named, if one was."""
     from ..errors import InputError
-    from ..evaluate.datasets import dataset
 
     if name is None:
         if root is not None or split is not None:
             raise InputError("--root and --split are of a dataset: name it with --dataset")
         return []
+    from ..evaluate.datasets import dataset
+
     found = dataset(name)
     if root is None:
         raise InputError(f"--dataset {name} needs --root: {found.fetch}")

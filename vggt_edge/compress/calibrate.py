@@ -103,7 +103,8 @@ def find_candidates(
             )
         skipped += len(listed) - len(enough)
         places += [
-            _Place(str(folder), str(place), place.name, files) for place, files in enough.items()
+            _Place(str(folder), str(place), _key(root, place), files)
+            for place, files in enough.items()
         ]
     long = [one for one in recordings if len(one) >= views]
     if recordings and not long:
@@ -126,6 +127,11 @@ def find_candidates(
             files = tuple(place.files[i] for i in order)
             found.append(Candidate(place.group, place.sequence, files))
     return Pool(list(dict.fromkeys(found)), skipped)
+
+
+def _key(root: Path, place: Path) -> str:
+    """What a sequence's draws are seeded by: its place below the folder that was given."""
+    return root.name if place == root else place.relative_to(root).as_posix()
 
 
 def _sequences(root: Path) -> dict[Path, list[str]]:

@@ -50,10 +50,9 @@ def token_statistics(model: VGGT, scenes: Sequence[Views]) -> TokenStatistics:
 
     Raises:
         InputError: no scenes, or views of a size the network cannot take.
-        RecipeError: a network without a camera head.
+        RecipeError: a network without a camera head, or a sparse one.
     """
-    if "camera" not in model.config.heads:
-        raise RecipeError("a compensation token is for the camera head, which this network lacks")
+    _check(model)
     if not scenes:
         raise InputError("a compensation token needs calibration scenes")
     device = next(model.parameters()).device
@@ -100,10 +99,7 @@ def compensate(model: VGGT, token: Tensor) -> VGGT:
     Raises:
         RecipeError: no camera head, a sparse network, or a token of another width.
     """
-    if "camera" not in model.config.heads:
-        raise RecipeError("a compensation token is for the camera head, which this network lacks")
-    if model.sparsity is not None:
-        raise RecipeError("a compensation token needs dense attention: make_sparse(model, 'dense')")
+    _check(model)
     width = 2 * model.config.width
     if token.shape != (width,):
         raise RecipeError(f"a compensation token of {tuple(token.shape)}, where {width} are needed")
@@ -112,3 +108,10 @@ def compensate(model: VGGT, token: Tensor) -> VGGT:
     model.camera_head.compensation_token = nn.Parameter(value, requires_grad=False)
     model.config = replace(model.config, compensation_tokens=1)
     return model
+
+
+def _check(model: VGGT) -> None:
+    if "camera" not in model.config.heads:
+        raise RecipeError("a compensation token is for the camera head, which this network lacks")
+    if model.sparsity is not None:
+        raise RecipeError("a compensation token needs dense attention: make_sparse(model, 'dense')")

@@ -7,7 +7,6 @@ made again, so a run that was killed goes on where it stopped, and scoring costs
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import InputError
-from ..files import replacing
+from ..files import file_digest, replacing
 from ..images import read_views
 from ..outputs import finite_json, npz
 from ..recording import Recording
@@ -136,13 +135,13 @@ def _predict(method: Method, recording: Recording, path: Path) -> bool:
         "size": method.size,
         "patch": method.patch,
         "mode": method.mode,
-        "pictures": [[one.name, _sha256(one)] for one in recording.paths],
+        "pictures": [[one.name, file_digest(one)] for one in recording.paths],
     }
     if method.identity is not None and _is_done(path, note, request):
         return True
     views = read_views(recording.paths, size=method.size, mode=method.mode, patch=method.patch)
     npz.write(method.predict(views), path)
-    content = {**request, "sha256": _sha256(path)}
+    content = {**request, "sha256": file_digest(path)}
     with replacing(note) as temporary:
         temporary.write_text(finite_json.encode(content, note, indent=1) + "\n", encoding="utf-8")
     return False
@@ -155,12 +154,4 @@ def _is_done(path: Path, note: Path, request: dict[str, Any]) -> bool:
         found = json.loads(note.read_text(encoding="utf-8"))
     except ValueError:  # edited or damaged: predict again
         return False
-    return bool(found == {**request, "sha256": _sha256(path)})
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return bool(found == {**request, "sha256": file_digest(path)})
