@@ -55,21 +55,20 @@ static inline __m512 exp_negative(__m512 x) {
     return _mm512_scalef_ps(p, i);
 }
 
-// x * Phi(x) with erf after Abramowitz & Stegun 7.1.26 (absolute error below 2e-7).
+// x * Phi(x). Phi(x) = 1/2 + x P(x^2) up to |x| = 5.2, where it is 0 or 1 to 1e-7; P by least squares
+// on Chebyshev points. Absolute error below 1e-6 and below 2e-7 |x|, float32's own rounding.
 static inline __m512 gelu(__m512 x) {
-    __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
-    __m512 t = _mm512_div_ps(_mm512_set1_ps(1.0f),
-                             _mm512_fmadd_ps(_mm512_set1_ps(0.3275911f), z, _mm512_set1_ps(1.0f)));
-    __m512 p = _mm512_set1_ps(1.061405429f);
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
-    p = _mm512_mul_ps(p, t);
-    __m512 tail = _mm512_mul_ps(p, exp_negative(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(z, z))));
-    // Phi(x) = 1 - tail / 2 for x >= 0, tail / 2 for x < 0
-    __m512 half = _mm512_mul_ps(tail, _mm512_set1_ps(0.5f));
-    __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
-    __m512 phi = _mm512_mask_mov_ps(_mm512_sub_ps(_mm512_set1_ps(1.0f), half), negative, half);
-    return _mm512_mul_ps(x, phi);
+    static const float P[14] = {
+        0.13594998f,     -0.0677436078f, 0.0500256946f,  -0.0399323479f, 0.031972954f,
+        -0.0246954889f,  0.0180427651f,  -0.0126322231f, 0.00835820363f, -0.00452058701f,
+        0.00201000657f,  -0.00148584467f, 0.0011877233f, -0.000383405766f};
+    const __m512 end = _mm512_set1_ps(5.2f);
+    __m512 c = _mm512_min_ps(_mm512_max_ps(x, _mm512_sub_ps(_mm512_setzero_ps(), end)), end);
+    __m512 t = _mm512_fmsub_ps(_mm512_mul_ps(c, c), _mm512_set1_ps(2 / (5.2f * 5.2f)),
+                               _mm512_set1_ps(1.0f));
+    __m512 p = _mm512_set1_ps(P[13]);
+    for (int i = 12; i >= 0; i--) p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(P[i]));
+    __m512 phi = _mm512_fmadd_ps(c, p, _mm512_set1_ps(0.5f));
+    __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_sub_ps(_mm512_setzero_ps(), end), _CMP_GE_OQ);
+    return _mm512_maskz_mul_ps(counts, x, phi);
 }
