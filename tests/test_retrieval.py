@@ -156,7 +156,7 @@ def test_unit_float32_rows_that_tell_pictures_apart(network, size):
 def test_identical_views_are_one(network):
     views = clouds(2)[[0, 1, 0, 0]]
     found = retrieval.descriptors(network, views)
-    assert covisibility.duplicates(found).tolist() == [0, 1, 0, 0]
+    assert (found[[2, 3]] @ found[0] > 0.9999).all() and found[1] @ found[0] < 0.9999
     alone = retrieval.descriptors(network, views[[0, 0, 0]])
     assert np.allclose(alone @ alone.T, 1, atol=1e-5)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,11 +34,9 @@ def plan_of(mode: str, views: int, depth: int, **dials) -> SparsePlan:
 
 
 @given(st.sampled_from(MODES), st.integers(1, 40), st.integers(1, 24))
-def test_a_plan_survives_json(mode, views, depth):
+def test_a_plan_has_every_layer(mode, views, depth):
     plan = plan_of(mode, views, depth, anchors=4)
-    assert SparsePlan.from_json(plan.to_json()) == plan
-    assert json.loads(plan.to_json())["views"] == views
-    assert len(plan.layers) == depth
+    assert plan.views == views and len(plan.layers) == depth
 
 
 def test_the_published_split_at_vggt_1b_and_its_scaling():

@@ -22,19 +22,8 @@ class Anchors(NamedTuple):
     nearest: np.ndarray
     distance: np.ndarray
 
-    @property
-    def radius(self) -> float:
-        """Distance of the view that is covered worst."""
-        return float(self.distance.max())
 
-
-def farthest_points(
-    descriptors: np.ndarray,
-    count: int,
-    *,
-    first: Sequence[int] = (0,),
-    beyond: float = -1.0,
-) -> Anchors:
+def farthest_points(descriptors: np.ndarray, count: int, *, first: Sequence[int] = (0,)) -> Anchors:
     """Views chosen one by one, each the least like all chosen before it (Gonzalez 1985).
 
     Deterministic: it starts at given views and ties go to the lowest index. The radius it reaches
@@ -45,8 +34,6 @@ def farthest_points(
         descriptors: (S, D) unit rows.
         count: how many views, those of ``first`` included; at most S are returned.
         first: views that are anchors in any case. View 0 fixes the world frame, so it belongs here.
-        beyond: stop when no view is farther than this (1 - cosine) from the anchors, so that views
-            all alike give one anchor. By default only ``count`` stops.
 
     Raises:
         ValueError: without views, a count below that of ``first``, or views that are not there.
@@ -69,8 +56,6 @@ def farthest_points(
         else:
             # Where all are alike, rounding must not choose one twice.
             chosen = int(np.argmax(np.where(free, distance, -np.inf)))
-            if distance[chosen] <= beyond:
-                break
         free[chosen] = False
         candidate = np.maximum(1 - descriptors @ descriptors[chosen], 0).astype(np.float32)
         closer = free & (candidate < distance)

@@ -6,7 +6,7 @@ Nothing here holds more than a block of the S x S similarities.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,28 +49,40 @@ class Graph:
         return components(self.count, self.edges)
 
 
-def _similarities(descriptors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def similarities(descriptors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of the cosines between (S, D) unit descriptors, a block at a time."""
     for start in range(0, len(descriptors), BLOCK):
         rows = slice(start, min(start + BLOCK, len(descriptors)))
         yield rows, descriptors[rows] @ descriptors.T
 
 
 def nearest(descriptors: np.ndarray, k: int) -> Neighbours:
-    """The ``min(k, S - 1)`` views most like each of S views, never itself; ties to the lower index.
+    """The ``min(k, S - 1)`` views most like each of S views, never itself.
+
+    Of equal ones those nearest in order are preferred: the graph of 200 copies of one picture is
+    then a band that can be cut, and not a few hubs.
 
     Args:
         descriptors: (S, D) unit rows.
         k: how many neighbours.
     """
-    count = len(descriptors)
+    return nearest_in(similarities(descriptors), len(descriptors), k)
+
+
+def nearest_in(blocks: Iterable[tuple[slice, np.ndarray]], count: int, k: int) -> Neighbours:
+    """``nearest`` in a table of S x S similarities that comes in blocks of rows."""
     k = max(min(k, count - 1), 0)
     indices = np.empty((count, k), np.int64)
     similarity = np.empty((count, k), np.float32)
-    for rows, block in _similarities(descriptors):
+    for rows, block in blocks:
         own = np.arange(rows.start, rows.stop)
-        block[own - rows.start, own] = -np.inf
-        order = np.argsort(-block, axis=1, kind="stable")[:, :k]
-        indices[rows], similarity[rows] = order, np.take_along_axis(block, order, axis=1)
+        away = np.abs(np.arange(count) - own[:, None])
+        rank = 1e-9 * away / count - block.astype(np.float64)
+        rank[own - rows.start, own] = np.inf
+        found = np.argpartition(rank, max(k - 1, 0), axis=1)[:, :k]
+        order = np.argsort(np.take_along_axis(rank, found, axis=1), axis=1, kind="stable")
+        indices[rows] = np.take_along_axis(found, order, axis=1)
+        similarity[rows] = np.take_along_axis(block, indices[rows], axis=1)
     return Neighbours(indices, similarity)
 
 
@@ -83,37 +95,19 @@ def _graph(descriptors: np.ndarray, pairs: np.ndarray) -> Graph:
     return Graph(len(descriptors), edges, similarity)
 
 
-def covisibility_graph(
-    descriptors: np.ndarray,
-    k: int = 10,
-    threshold: float = -1.0,
-    *,
-    mutual: bool = False,
-    sequential: int = 0,
-) -> Graph:
+def covisibility_graph(descriptors: np.ndarray, k: int = 10, threshold: float = -1.0) -> Graph:
     """Each view tied to its ``k`` nearest of at least ``threshold`` cosine.
 
     Args:
         descriptors: (S, D) unit rows.
         k: neighbours of a view; it may have more, as others may choose it.
         threshold: cosine an edge needs.
-        mutual: keep only edges that both ends choose. Two places rarely choose each other, even
-            where one picture of each looks alike.
-        sequential: also tie each view to so many that follow it, whatever their cosine: for video.
     """
     count = len(descriptors)
     near = nearest(descriptors, k)
     first = np.repeat(np.arange(count), near.indices.shape[1])
     pairs = np.stack([first, near.indices.ravel()], axis=1)
-    pairs = np.sort(pairs[near.similarity.ravel() >= threshold], axis=1)
-    if mutual:
-        pairs, times = np.unique(pairs, axis=0, return_counts=True)
-        pairs = pairs[times == 2]
-    following = [
-        np.stack([np.arange(count - step), np.arange(step, count)], axis=1)
-        for step in range(1, min(sequential, count - 1) + 1)
-    ]
-    return _graph(descriptors, np.concatenate([pairs, *following]))
+    return _graph(descriptors, pairs[near.similarity.ravel() >= threshold])
 
 
 class _Sets:
@@ -164,7 +158,7 @@ def join_components(descriptors: np.ndarray, graph: Graph, at_least: float = -1.
         grown = False
         labels = np.array([sets.find(i) for i in range(graph.count)], np.int64)
         best: dict[int, tuple[float, int, int]] = {}
-        for rows, block in _similarities(descriptors):
+        for rows, block in similarities(descriptors):
             block[labels[rows, None] == labels[None]] = -np.inf
             partner = block.argmax(axis=1)
             value = block[np.arange(len(block)), partner]
@@ -214,25 +208,3 @@ def lone_views(
         return np.zeros(0, np.int64)
     best = nearest(descriptors, 1).similarity[:, 0]
     return np.flatnonzero((best < threshold) & (outlier_scores(descriptors, support) > score))
-
-
-def duplicates(descriptors: np.ndarray, at_least: float = 0.999) -> np.ndarray:
-    """(S,) int64: for each view the first view it is a copy of, itself when it is none.
-
-    Compared with first views only, so that slow video does not chain into one group.
-
-    Args:
-        descriptors: (S, D) unit rows.
-        at_least: cosine of copies.
-    """
-    same = np.arange(len(descriptors))
-    firsts: list[int] = []
-    kept = np.empty_like(descriptors)
-    for i, descriptor in enumerate(descriptors):
-        hits = np.flatnonzero(kept[: len(firsts)] @ descriptor >= at_least)
-        if len(hits):
-            same[i] = firsts[hits[0]]
-        else:
-            kept[len(firsts)] = descriptor
-            firsts.append(i)
-    return same

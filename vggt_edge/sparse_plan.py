@@ -6,9 +6,8 @@ written down as JSON. A layer whose views see every key of every view is dense a
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -102,22 +101,6 @@ class SparsePlan:
     def others(self, views: int) -> SparsePlan:
         """The plan of ``views`` further views, the anchors' keys being at hand already."""
         return replace(self, views=views, anchors=(), neighbours=())
-
-    def to_json(self) -> str:
-        """One line of JSON; ``from_json`` gives the same plan back."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> SparsePlan:
-        """Inverse of ``to_json``; ValueError or TypeError on what is no plan."""
-        data: dict[str, Any] = json.loads(text)
-        return SparsePlan(
-            views=data["views"],
-            layers=tuple(LayerPlan(**layer) for layer in data["layers"]),
-            camera=LayerPlan(**data["camera"]),
-            anchors=tuple(data["anchors"]),
-            neighbours=tuple(map(tuple, data["neighbours"])),
-        )
 
 
 def kept_tokens(layout: TokenLayout, stride: tuple[int, int]) -> np.ndarray:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..covisibility import components, nearest_in, similarities
 from ..errors import InputError
-
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -52,20 +51,7 @@ class RetrievalGraph:
 
     def components(self) -> np.ndarray:
         """(S,) int64: the component of each picture, numbered in order of first appearance."""
-        parent = np.arange(self.count)
-
-        def root(i: int) -> int:
-            while parent[i] != i:
-                parent[i] = parent[parent[i]]
-                i = int(parent[i])
-            return i
-
-        for a, b in zip(self.first.tolist(), self.second.tolist(), strict=True):
-            a, b = root(a), root(b)
-            # The lower number stays the root, so that numbering follows the order of pictures.
-            parent[max(a, b)] = min(a, b)
-        roots = np.array([root(i) for i in range(self.count)], dtype=np.int64)
-        return np.unique(roots, return_inverse=True)[1].astype(np.int64)
+        return components(self.count, np.stack([self.first, self.second], axis=1))
 
 
 def retrieval_graph(
@@ -100,32 +86,16 @@ def retrieval_graph(
     if descriptors is not None:
         length = np.linalg.norm(given, axis=1, keepdims=True)
         given = given / np.maximum(length, 1e-12)
-    pairs, scores = [], []
+    blocks = similarities(given) if similarity is None else [(slice(0, count), given)]
+    near = nearest_in(blocks, count, neighbours)
     best, best_score = np.full(count, -1), np.full(count, -np.inf)
-    for start in range(0, count, _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, count))
-        block = given[rows] if descriptors is None else given[rows] @ given.T
-        block = block.astype(np.float64)
-        block[np.arange(len(rows)), rows] = -np.inf
-        # Of equal pictures those nearest in order are preferred: the graph of 200 copies of one
-        # picture is then a band that can be cut, and not a few hubs.
-        rank = 1e-9 * np.abs(np.arange(count) - rows[:, None]) / count - block
-        most = min(neighbours, count - 1)
-        nearest = np.argpartition(rank, max(most - 1, 0), axis=1)[:, :most]
-        order = np.argsort(np.take_along_axis(rank, nearest, axis=1), axis=1, kind="stable")
-        nearest = np.take_along_axis(nearest, order, axis=1)
-        score = np.take_along_axis(block, nearest, axis=1)
-        if nearest.shape[1]:
-            best[rows], best_score[rows] = nearest[:, 0], score[:, 0]
-        keep = score >= threshold
-        pairs.append(np.stack([np.repeat(rows, keep.sum(axis=1)), nearest[keep]], axis=1))
-        scores.append(score[keep])
+    if near.indices.shape[1]:
+        best, best_score = near.indices[:, 0], near.similarity[:, 0].astype(np.float64)
     empty = np.zeros(0, dtype=np.int64)
     graph = RetrievalGraph(count, empty, empty, np.zeros(0), best, best_score)
-    if not count:
-        return graph
-    pair = np.concatenate(pairs).astype(np.int64)
-    return graph.linked(pair[:, 0], pair[:, 1], np.concatenate(scores))
+    rows, place = np.nonzero(near.similarity >= threshold)
+    score = near.similarity[rows, place].astype(np.float64)
+    return graph.linked(rows, near.indices[rows, place], score)
 
 
 def sequence_graph(count: int, neighbours: int = 12) -> RetrievalGraph:
