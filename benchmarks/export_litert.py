@@ -35,8 +35,8 @@ import vggt_edge as ve
 from vggt_edge.export import litert, stages
 from vggt_edge.export.litert_recipes import find_recipe
 from vggt_edge.export.module import TensorModule, compare
+from vggt_edge.export.pictures import fit
 from vggt_edge.export.reauthor import reauthor
-from vggt_edge.export.run import fit
 from vggt_edge.export.shape import Shape
 from vggt_edge.export.targets import TARGETS
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from vggt_edge.export import bundle_write, golden
+from vggt_edge.export.exported import Exported, ExportedFile
 from vggt_edge.export.litert import Port
 from vggt_edge.export.module import TensorModule, as_tuple
-from vggt_edge.export.run import Exported, ExportedFile
 from vggt_edge.export.shape import Shape
 from vggt_edge.model.identity import identity_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 import numpy as np
@@ -81,6 +82,8 @@ def test_recipes_are_translated_or_refused():
         ({"target": "executorch", "recipe": "int8-static"}, "--calibration"),
         ({"target": "litert", "external_weights": True}, "litert has none such"),
         ({"target": "executorch-coreml", "external_weights": True}, "coreml has none such"),
+        ({"target": "executorch-coreml", "profile": True}, "coreml has none such"),
+        ({"target": "litert", "profile": True}, "litert has none such"),
         ({"target": "executorch-vulkan", "recipe": "int8"}, "fp16, float32"),
     ],
 )
@@ -112,8 +115,13 @@ def test_the_program_is_the_network_in_one_delegate(network, tmp_path):
         name="tiny",
         split=True,
         external_weights=True,
+        profile=True,
     )
     program, weights = result.files
+    inspector = importlib.import_module("executorch.devtools").Inspector(etdump_path=result.profile)
+    events = [event for block in inspector.event_blocks for event in block.events]
+    assert sum(event.name == "DELEGATE_CALL" for event in events) == 4
+    assert all(event.perf_data.raw for event in events if event.name == "DELEGATE_CALL")
     assert program.path.name == "tiny-2x28x42-float32.pte" and weights.path.suffix == ".ptd"
     assert program.stage == "encoder+trunk+depth+camera" and weights.stage == "weights"
     assert weights.bytes > 5 * program.bytes

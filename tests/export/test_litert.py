@@ -156,14 +156,20 @@ def test_a_wrong_input_is_refused(float_file, tmp_path, images):
         ("int8", 0.1),
         ("int4", 0.4),
         ("int8-weights", 0.1),
+        ("int4-weights", 0.4),
+        ("int8-hadamard", 0.1),
+        ("int4-hadamard", 0.4),
         ("w8a8-static", 0.5),
+        ("w8a16-static", 0.1),
         ("w4a8-g32", 0.4),
     ],
 )
 def test_recipes_run_and_stay_near(network, float_file, images, tmp_path, recipe, error):
     examples = [{"images": given(images)}]
     path = litert.quantize(float_file, tmp_path / "q.tflite", recipe, inputs=examples)
-    assert path.stat().st_size < 0.75 * float_file.stat().st_size
+    # A rotation is a dense matrix in the file, which counts beside linears this small.
+    size = 1.0 if "hadamard" in recipe else 0.75
+    assert path.stat().st_size < size * float_file.stat().st_size
     found = litert.LiteRTRunner(path)(images=given(images))["depth"]
     wanted = DepthOnly(network)(images).numpy()
     assert 0 < compare("depth", found, wanted).mean_relative_error < error

@@ -12,7 +12,7 @@ import pytest
 from networks import seeded
 
 import vggt_edge as ve
-from vggt_edge.export import bundle, bundle_write, golden
+from vggt_edge.export import bundle, golden
 from vggt_edge.export.gates import gate, proofs
 from vggt_edge.export.runner import BundleModel
 from vggt_edge.export.shape import Shape
@@ -38,17 +38,24 @@ def network():
 def made(network, tmp_path_factory):
     """The tiny network in int8, in stages, as a zip."""
     place = tmp_path_factory.mktemp("litert-bundle")
-    known = golden.make(network, Shape(2, 28, 42), OUTPUTS, scenes=1)
-    exported = ve.export(
-        network, size=(28, 42), outputs=OUTPUTS, recipe="float32", out=place, split=True
+    path = place / "tiny.zip"
+    ve.export(
+        network,
+        size=(28, 42),
+        outputs=OUTPUTS,
+        recipe="float32",
+        out=place,
+        name="tiny",
+        split=True,
+        bundle=path,
     )
-    return bundle_write.write(
-        exported, known, place / "tiny.zip", name="tiny", network=identity_of(network)
-    )
+    return bundle.read(path)
 
 
 def test_a_bundle_runs_and_is_the_network(made, network):
     model = BundleModel(made, threads=1)
+    assert made.manifest["name"] == "tiny-2x28x42-litert-float32"
+    assert made.manifest["network"] == identity_of(network)
     assert [stage["name"] for stage in made.manifest["stages"]] == [
         "encoder", "trunk", "depth", "camera",
     ]  # fmt: skip

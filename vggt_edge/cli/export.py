@@ -72,6 +72,13 @@ def command(
         bool,
         typer.Option("--external-weights", help="executorch: write the weights into a .ptd."),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="executorch: keep what each part of the run took, as etdump for its Inspector.",
+        ),
+    ] = False,
     compile_for: Annotated[
         list[str] | None,
         typer.Option(
@@ -110,15 +117,14 @@ def command(
     executorch (views, 3, height, width), first view first.
     """
     from ..errors import InputError
-    from ..export import bundle_write, export, golden, npu
+    from ..export import bundle_write, export, npu
     from ..export.backend import backend_of, check
     from ..export.gates import environments as places
-    from ..export.run import CALIBRATION_SETS
+    from ..export.pictures import CALIBRATION_SETS
     from ..export.shape import HEAD_OF, Shape, check_outputs
     from ..export.targets import find_target
     from ..hardware import keep_heap
     from ..images import check_inputs, read_views
-    from ..model.identity import identity_of
     from ..weights import describe, load
 
     shape = Shape.parse(views, size)
@@ -133,7 +139,9 @@ def command(
     shape.check(config)
     wanted = check_outputs([name.strip() for name in outputs.split(",")], config)
     goal = find_target(target)
-    precision = check(goal, recipe, calibration is not None, exceptions, external_weights).name
+    precision = check(
+        goal, recipe, calibration is not None, exceptions, external_weights, profile
+    ).name
     if bundle is not None:
         bundle_write.check_fits(goal, split)
         bundle_write.check_place(bundle)
@@ -154,14 +162,8 @@ def command(
     def notify(step: str) -> None:
         typer.echo(f"{step} ...", err=True)
 
-    networks = [load(model, heads=heads, dtype="float32", device="cpu")]
-    licence = networks[0].license
-    known = None
-    if bundle is not None:
-        notify("golden") if on_terminal() else None
-        known = golden.make(networks[0], shape, wanted), identity_of(networks[0])
     result = export(
-        networks.pop(),  # nobody else holds it, so that its memory can be given back
+        load(model, heads=heads, dtype="float32", device="cpu"),
         target,
         views=views,
         size=(shape.height, shape.width),
@@ -173,18 +175,10 @@ def command(
         calibration=pictures,
         split=split,
         external_weights=external_weights,
+        profile=profile,
+        bundle=bundle,
         notify=notify if on_terminal() else None,
     )
-    if bundle is not None and known is not None:
-        bundle_write.write(
-            result,
-            known[0],
-            bundle,
-            name=f"{Path(model).stem}-{shape}-{result.target}-{result.recipe}",
-            network=known[1],
-            patch=config.patch_size,
-            **({"weights_licence": licence} if licence else {}),
-        )
     compiled: tuple[npu.CompiledFile, ...] = ()
     if chips:
         notify("compile") if on_terminal() else None
@@ -214,6 +208,7 @@ def command(
             for file in compiled
         ),
         *([f"  bundle      {bundle}"] if bundle else []),
+        *([f"  profile     {result.profile}"] if result.profile else []),
         f"  took        {sum(result.seconds.values()):.0f} s",
     ]
     data = result.to_dict()

@@ -1,5 +1,6 @@
 """Networks for phones: rewritten, checked for what a target cannot run, converted, quantized."""
 
-from .run import Exported, ExportedFile, export
+from .exported import Exported, ExportedFile
+from .run import export
 
 __all__ = ["Exported", "ExportedFile", "export"]

@@ -28,6 +28,7 @@ def check(
     has_pictures: bool,
     exceptions: Mapping[str, str] | None = None,
     external_weights: bool = False,
+    profile: bool = False,
 ) -> LiteRTRecipe | ExecuTorchRecipe:
     """The recipe by its name, the target's first by default, if everything fits the target.
 
@@ -35,6 +36,8 @@ def check(
         InputError: when it does not.
     """
     name = goal.check_recipe(recipe or goal.recipes[0])
+    if profile and goal.name != "executorch":
+        raise InputError(f"a profile is of ExecuTorch's run here: target {goal.name} has none such")
     for path, other in (exceptions or {}).items():
         try:
             goal.check_recipe(other)

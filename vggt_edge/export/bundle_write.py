@@ -20,8 +20,8 @@ from ..errors import ExportError, InputError, OutputError
 from ..files import check_writable, file_digest, replacing
 from . import schema
 from .bundle import FORMAT, MANIFEST, VERSION, Bundle, is_bundle, read
+from .exported import Exported
 from .golden import Golden
-from .run import Exported
 from .runner import run_stages
 from .targets import Target
 

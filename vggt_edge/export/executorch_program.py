@@ -29,16 +29,24 @@ class Program:
     weights: Path | None
     plan: tuple[Stage, ...]
 
-    def run(self, images: Tensor, threads: int = 2) -> dict[str, np.ndarray]:
-        """Run all methods on (V, 3, H, W) images; every named tensor."""
-        runner = ExecuTorchRunner(self.path, self.weights, threads)
+    def run(
+        self, images: Tensor, threads: int = 2, profile: Path | None = None
+    ) -> dict[str, np.ndarray]:
+        """Run all methods on (V, 3, H, W) images; every named tensor.
+
+        ``profile`` is a file for what each part of the run took, as etdump.
+        """
+        runner = ExecuTorchRunner(self.path, self.weights, threads, profile is not None)
 
         def call(stage: Stage, inputs: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
             given = [torch.from_numpy(value) for value in inputs.values()]
             found = as_arrays(runner(*given, method=method_of(self.plan, stage)))
             return dict(zip(stage.outputs, found, strict=True))
 
-        return stages.run(self.plan, call, images.numpy())
+        found = stages.run(self.plan, call, images.numpy())
+        if profile is not None:
+            runner.write_profile(profile)
+        return found
 
     def ports(self) -> tuple[dict[str, Port], dict[str, Port]]:
         """What the first method takes, and what each method gives."""

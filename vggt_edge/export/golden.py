@@ -19,7 +19,7 @@ from ..images import read_views
 from ..model.vggt import VGGT
 from ..types import Views
 from .module import TensorModule, as_tuple
-from .run import fit
+from .pictures import fit
 from .shape import Shape
 
 # Training draws seeds below 2^40; validation and tests count up from 2^41, 2^43 and 2^44.

@@ -17,8 +17,8 @@ from typing import Any
 
 from ..errors import ExportError, InputError, MissingExtraError
 from ..files import file_digest, replacing
+from .exported import ExportedFile
 from .gates import environments, worker
-from .run import ExportedFile
 from .targets import Target
 
 # Those that LiteRT 2.3's compiler knows.

@@ -6,24 +6,25 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..errors import ExportError, InputError
+from ..errors import ExportError
 from ..files import check_writable, file_digest, replacing
+from ..model.identity import identity_of
 from ..model.vggt import VGGT
 from ..types import Views
-from . import executorch_program, lint, litert, stages
+from . import bundle_write, executorch_program, golden, lint, litert, stages
 from .backend import backend_of, check, check_layers
 from .executorch_recipes import ExecuTorchRecipe
+from .exported import Exported, ExportedFile
 from .litert_recipes import LiteRTRecipe
 from .module import Agreement, TensorModule, as_tuple, compare, example_images, validate
+from .pictures import fit
 from .reauthor import reauthor
 from .shape import Shape, check_outputs
 from .stages import Stage
@@ -32,99 +33,6 @@ from .targets import Target, find_target
 # What a file may deviate from the network, relative to the largest value. Integers are judged by
 # tasks, not here.
 ARTEFACT_TOLERANCE = {"float32": 1e-4, "float": 1e-4, "fp16": 1e-2}
-CALIBRATION_SETS = 16
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """One file of an export, in the order they run.
-
-    ``inputs`` and ``outputs`` are names to ``litert.Port``: shape, type and scale.
-    """
-
-    path: Path
-    stage: str
-    bytes: int
-    sha256: str
-    inputs: Mapping[str, litert.Port]
-    outputs: Mapping[str, litert.Port]
-    operators: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export made and how near it is to the network.
-
-    Fields
-        files      the artefact, one file or several stages.
-        target, recipe, shape, outputs  what was asked for.
-        layout     of the images: "VHWC" or "VCHW"; float32 in [0, 1], RGB, first view first.
-        rewrite    the rewritten network beside the network, float32.
-        artefact   the files, run on this machine, beside the network; empty where they were not.
-        warnings   of the lint.
-        seconds    name of a step to its duration.
-        versions   of the packages.
-        exceptions layer path to the recipe that layer got instead.
-        ran        whether the files were run on this machine, which some targets' cannot be.
-    """
-
-    files: tuple[ExportedFile, ...]
-    target: str
-    recipe: str
-    shape: Shape
-    outputs: tuple[str, ...]
-    layout: str
-    rewrite: tuple[Agreement, ...]
-    artefact: tuple[Agreement, ...]
-    warnings: tuple[str, ...]
-    seconds: Mapping[str, float]
-    versions: Mapping[str, str]
-    exceptions: Mapping[str, str] = field(default_factory=dict)
-    ran: bool = True
-
-    @property
-    def status(self) -> str:
-        """How far the files are proven here: "run and compared" or "lowered, not run"."""
-        return "run and compared" if self.ran else "lowered, not run"
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files."""
-        return sum(file.bytes for file in self.files)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        data = asdict(self)
-        for file in data["files"]:
-            file["path"] = str(file["path"])
-        about = {"bytes": self.bytes, "status": self.status}
-        return data | about | {"range": [0.0, 1.0], "channels": "RGB"}
-
-
-def fit(views: Views, shape: Shape) -> np.ndarray:
-    """(N, V, H, W, 3) float32 in [0, 1]: runs of consecutive views, cut to the shape's aspect.
-
-    Spread over all views, at most 16 runs.
-
-    Raises:
-        InputError: fewer views than the shape has.
-    """
-    if len(views) < shape.views:
-        raise InputError(
-            f"{len(views)} pictures to measure on, and one input is {shape.views}: give more"
-        )
-    count = min(CALIBRATION_SETS, len(views) - shape.views + 1)
-    starts = np.linspace(0, len(views) - shape.views, count).round().astype(int)
-    size = (shape.width, shape.height)
-    resized = {
-        i: np.asarray(
-            ImageOps.fit(Image.fromarray(views.images[i]), size, Image.Resampling.BICUBIC)
-        )
-        for start in starts
-        for i in range(start, start + shape.views)
-    }
-    sets = [[resized[start + i] for i in range(shape.views)] for start in starts]
-    return np.asarray(sets, dtype=np.float32) / 255
 
 
 def _example_inputs(plan: Sequence[Stage], images: Tensor) -> dict[str, Tensor]:
@@ -189,6 +97,8 @@ def export(
     calibration: Views | None = None,
     split: bool = False,
     external_weights: bool = False,
+    profile: bool = False,
+    bundle: str | Path | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Exported:
     """Turn a network into files a phone runs, each proven on this machine against the network.
@@ -208,6 +118,10 @@ def export(
         split: write encoder, trunk and heads as files of their own, or as methods of one ExecuTorch
             program; done in any case where the target's graphs cannot hold the whole.
         external_weights: ExecuTorch's weights in a ``.ptd`` beside the ``.pte``.
+        profile: keep what ExecuTorch's run on this machine took, in an ``.etdp`` beside the
+            ``.pte``, for its Inspector.
+        bundle: also make what an app is handed, for ``load_bundle`` and ``check``: a folder, or a
+            zip where it ends in ``.zip``, see ``bundle_write.write``.
         notify: receives the name of each step as it begins.
 
     Raises:
@@ -220,16 +134,24 @@ def export(
     shape = Shape(views, *size)
     shape.check(model.config)
     wanted_names = check_outputs(outputs, model.config)
-    chosen = check(goal, recipe, calibration is not None, exceptions, external_weights)
+    chosen = check(goal, recipe, calibration is not None, exceptions, external_weights, profile)
     recipes = (chosen.name, *(exceptions or {}).values())
     backend = backend_of(goal)
     backend.require_packages()
     out = Path(out)
     check_writable(out)
+    if bundle is not None:
+        bundle_write.check_fits(goal, split)
+        bundle_write.check_place(Path(bundle))
     needed = calibration if chosen.needs_pictures else None
     measured = None if needed is None else fit(needed, shape)
     clock = _Clock(notify)
 
+    known = None
+    if bundle is not None:
+        clock.start("golden")
+        known = golden.make(model, shape, wanted_names), identity_of(model)
+    licence, patch = model.license, model.config.patch_size
     clock.start("rewrite")
     rewritten = reauthor(model, shape, wanted_names, goal.form)
     check_layers(goal, model, rewritten, exceptions or ())
@@ -262,6 +184,7 @@ def export(
     label = re.sub(r"[^\w.-]+", "_", chosen.name)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as scratch:
         folder, base = Path(scratch), f"{name}-{shape}-{label}"
+        measure = folder / f"{base}.etdp" if profile else None
         if isinstance(chosen, ExecuTorchRecipe):
             if measured is not None and not goal.form.channels_last:
                 measured = np.ascontiguousarray(measured.transpose(0, 1, 4, 2, 3))
@@ -282,7 +205,7 @@ def export(
             found = None
             if goal.runs_here:
                 clock.start("run")
-                found = runnable.run(given)
+                found = runnable.run(given, profile=measure)
             label = "+".join(stage.name for stage in plan)
             built = [_Built(runnable.path, label, *runnable.ports(), runnable.operators())]
             built += [_Built(path, "weights", {}, {}, {}) for path in [weights] if path]
@@ -298,9 +221,7 @@ def export(
         artefact = found and _check_artefact(recipes, wanted_names, found, wanted)
         files = []
         for item in built:
-            final = out / item.path.name
-            with replacing(final) as temporary:
-                item.path.replace(temporary)
+            final = _hand_over(item.path, out)
             files.append(
                 ExportedFile(
                     final,
@@ -312,8 +233,9 @@ def export(
                     item.operators,
                 )
             )
+        kept = measure and _hand_over(measure, out)
         clock.start("")
-    return Exported(
+    result = Exported(
         tuple(files),
         goal.name,
         chosen.name,
@@ -327,7 +249,26 @@ def export(
         backend.versions(),
         exceptions=dict(exceptions or {}),
         ran=goal.runs_here,
+        profile=kept,
     )
+    if bundle is not None and known is not None:
+        bundle_write.write(
+            result,
+            known[0],
+            bundle,
+            name=f"{name}-{shape}-{goal.name}-{chosen.name}",
+            network=known[1],
+            patch=patch,
+            **({"weights_licence": licence} if licence else {}),
+        )
+    return result
+
+
+def _hand_over(path: Path, out: Path) -> Path:
+    final = out / path.name
+    with replacing(final) as temporary:
+        path.replace(temporary)
+    return final
 
 
 class _Built(NamedTuple):
