@@ -35,7 +35,7 @@ from export_litert import (
 )
 
 from vggt_edge.export import executorch
-from vggt_edge.export.executorch_program import Program, build
+from vggt_edge.export.executorch_program import build
 from vggt_edge.export.executorch_recipes import check_recipe
 from vggt_edge.export.module import TensorModule, compare
 from vggt_edge.export.reauthor import reauthor
@@ -117,7 +117,7 @@ def main() -> None:
             "worst image abs_rel": max(e.mean_relative_error for e in each),
             "worst pixel, of the largest depth": max(e.relative_error for e in each),
             "correlation": min(e.correlation for e in each),
-            "operators": Program(path, None, ()).operators(),
+            "operators": executorch.operators(path)["forward"],
             "torch float32": milliseconds(times["torch float32"]),
             "torch bf16": milliseconds(times["torch bf16"]),
         }
@@ -130,7 +130,7 @@ def main() -> None:
         "versions": executorch.versions(),
         "recipes": rows,
     }
-    print(record.write(result_name("export_executorch", args.model), data))
+    print(record.write(result_name("export_executorch", args.model, shape), data))
 
 
 if __name__ == "__main__":

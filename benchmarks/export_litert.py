@@ -157,9 +157,10 @@ def milliseconds(times: Times) -> dict[str, dict[str, float]]:
     }
 
 
-def result_name(name: str, model: str) -> str:
-    """Of the results file: one for pocket, and one for each other network."""
-    return name if model == "pocket" else f"{name}_{model.removeprefix('seeded-')}"
+def result_name(name: str, model: str, shape: Shape) -> str:
+    """Of the results file: one for pocket, and one for each other network and shape."""
+    name += "" if model == "pocket" else f"_{model.removeprefix('seeded-')}"
+    return name if str(shape) == "2x224x224" else f"{name}_{shape}"
 
 
 def ratio(times: dict[str, Times], reference: str, name: str) -> dict[str, float]:
@@ -243,7 +244,7 @@ def main() -> None:
             "seeded-1b int4": "0.6 GB",
         },
     }
-    print(record.write(result_name("export_litert", args.model), data))
+    print(record.write(result_name("export_litert", args.model, shape), data))
 
 
 if __name__ == "__main__":

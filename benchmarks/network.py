@@ -1,11 +1,15 @@
 """Speed of one pass at VGGT-1B's size on seeded random weights, and how far precisions drift apart.
 
     python benchmarks/network.py [--upstream DIR] [--views 2 --size 224x224] [--rounds 5]
-        [--recipes w8a8 w4a8-g32]
+        [--recipes w8a8 w4a8-g32] [--model pocket]
 
 With ``--upstream`` (a folder that holds the upstream ``vggt`` package, with einops installed) the
 upstream network runs with the same weights in the same process; variants take turns, and ratios are
-of runs of the same turn. Camera and depth heads.
+of runs of the same turn. Camera and depth heads. ``--model`` takes another network's own weights,
+without upstream.
+
+After the turns each variant runs once more with a clock around every layer that w8a8 quantizes.
+Their share of the time gives Amdahl's ceiling: how much faster it were if these took no time.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import record
 import torch
@@ -25,10 +30,56 @@ from vggt_edge.checkpoint import skeleton
 from vggt_edge.compress.compress import compress
 from vggt_edge.hardware import keep_heap
 from vggt_edge.model.config import PRESETS
+from vggt_edge.model.quantized import schemes
+from vggt_edge.model.quantized_conv import conv_schemes
 from vggt_edge.model.vggt import VGGT, precise_parameters
-from vggt_edge.weights import from_upstream
+from vggt_edge.recipe import Recipe
+from vggt_edge.weights import from_upstream, load
 
-CONFIG = replace(PRESETS["vggt-1b"], heads=("camera", "depth"))
+HEADS = ("camera", "depth")
+CONFIG = replace(PRESETS["vggt-1b"], heads=HEADS)
+
+
+class Variant(NamedTuple):
+    """What is timed."""
+
+    call: Callable[[torch.Tensor], tuple]  # images to (pose encoding, depth)
+    network: torch.nn.Module
+
+
+class Clock:
+    """Seconds spent in some layers of a network while it is in force."""
+
+    METHODS = ("forward", "gelu", "outputs")  # upstream's layers have the first alone
+
+    def __init__(self, network: torch.nn.Module, paths: list[str]):
+        self.seconds, self.layers = 0.0, [network.get_submodule(path) for path in paths]
+        self._inside, self._wrapped = False, []
+
+    def __enter__(self) -> Clock:
+        for layer in self.layers:
+            for name in self.METHODS:
+                if callable(getattr(layer, name, None)):
+                    setattr(layer, name, self._timed(getattr(layer, name)))
+                    self._wrapped.append((layer, name))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layer, name in self._wrapped:
+            delattr(layer, name)
+
+    def _timed(self, method: Callable) -> Callable:
+        def call(*args: object, **options: object) -> object:
+            if self._inside:  # one of them calls another
+                return method(*args, **options)
+            self._inside, begin = True, time.perf_counter()
+            try:
+                return method(*args, **options)
+            finally:
+                self._inside = False
+                self.seconds += time.perf_counter() - begin
+
+        return call
 
 
 @torch.no_grad()
@@ -50,11 +101,12 @@ def seeded(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 def build_variants(
-    upstream: Path | None, recipes: list[str]
-) -> dict[str, Callable[[torch.Tensor], tuple]]:
-    """Name to a function from images to (pose encoding, depth)."""
-    variants: dict[str, Callable[[torch.Tensor], tuple]] = {}
-    if upstream:
+    upstream: Path | None, model: str | None, recipes: list[str]
+) -> dict[str, Variant]:
+    variants: dict[str, Variant] = {}
+    if model:
+        float32 = load(model, heads=HEADS, dtype="float32", device="cpu")
+    elif upstream:
         sys.path.insert(0, str(upstream))
         from vggt.models.vggt import VGGT as Upstream
 
@@ -73,13 +125,13 @@ def build_variants(
             tokens = [t.float() for t in tokens]
             return theirs.camera_head(tokens)[-1], theirs.depth_head(tokens, images, start)[0]
 
-        variants["upstream float32"] = upstream_float32
-        variants["upstream bf16 autocast"] = upstream_bf16
+        variants["upstream float32"] = Variant(upstream_float32, theirs)
+        variants["upstream bf16 autocast"] = Variant(upstream_bf16, theirs)
         float32 = from_upstream(theirs)
     else:
         float32 = seeded(VGGT(CONFIG))
 
-    def run(model: VGGT) -> Callable[[torch.Tensor], tuple]:
+    def run(model: VGGT) -> Variant:
         def call(images: torch.Tensor) -> tuple:
             height, width = images.shape[-2:]
             out = model(
@@ -89,7 +141,7 @@ def build_variants(
             )
             return out.pose_enc, out.depth
 
-        return call
+        return Variant(call, model)
 
     precise = precise_parameters(float32)
     halves = {
@@ -98,7 +150,7 @@ def build_variants(
     }
 
     def half() -> VGGT:
-        model = skeleton(CONFIG)
+        model = skeleton(float32.config)
         model.load_state_dict(halves, assign=True)
         return model.eval().requires_grad_(False)
 
@@ -114,7 +166,9 @@ def build_variants(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--upstream", type=Path)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--upstream", type=Path)
+    where.add_argument("--model", help="pocket or a file, in place of VGGT-1B's size")
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--size", default="224x224", help="HEIGHTxWIDTH")
     parser.add_argument("--rounds", type=int, default=5)
@@ -125,18 +179,26 @@ def main() -> None:
     images = torch.rand(1, args.views, 3, height, width, generator=torch.Generator().manual_seed(1))
 
     keep_heap()  # as the command line does; it serves all variants alike
-    variants = build_variants(args.upstream, args.recipes)
+    variants = build_variants(args.upstream, args.model, args.recipes)
+    whole = variants["float32"].network
+    quantized = [*schemes(whole, Recipe("w8a8")), *conv_schemes(whole, Recipe("w8a8"))]
     if args.only:
-        variants = {name: call for name, call in variants.items() if name in args.only}
+        variants = {name: one for name, one in variants.items() if name in args.only}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     outputs = {}
     with torch.inference_mode():
         for turn in range(args.rounds + 1):
-            for name, call in variants.items():
+            for name, variant in variants.items():
                 begin = time.perf_counter()
-                outputs[name] = call(images)
+                outputs[name] = variant.call(images)
                 if turn:  # the first turn warms up
                     seconds[name].append(time.perf_counter() - begin)
+        shares = {}
+        for name, variant in variants.items():
+            begin = time.perf_counter()
+            with Clock(variant.network, quantized) as clock:
+                variant.call(images)
+            shares[name] = clock.seconds / (time.perf_counter() - begin)
     reference = next(iter(outputs))
     rows = {}
     for name, times in seconds.items():
@@ -148,6 +210,8 @@ def main() -> None:
             f"times faster than {reference}": record.spread(ratios),
             "depth error": round(((depth - exact_depth).abs() / exact_depth).mean().item(), 7),
             "pose error": round((pose - exact_pose).abs().max().item(), 7),
+            "share in quantized layers": round(shares[name], 3),
+            "Amdahl ceiling": round(1 / (1 - shares[name]), 2),
         }
         if "upstream bf16 autocast" in seconds:
             against = zip(seconds["upstream bf16 autocast"], times, strict=True)
@@ -155,8 +219,12 @@ def main() -> None:
                 [a / b for a, b in against]
             )
         print(f"{name:<24}{rows[name]['seconds']['median']:8.2f} s  " + str(rows[name]))
-    name = f"network_{args.views}x{height}x{width}"
-    path = record.write(name, {"views": args.views, "size": [height, width], "variants": rows})
+    stem = f"network_{Path(args.model).stem}" if args.model else "network"
+    name = f"{stem}_{args.views}x{height}x{width}"
+    model = args.model or "vggt-1b, seeded weights"
+    path = record.write(
+        name, {"model": model, "views": args.views, "size": [height, width], "variants": rows}
+    )
     print(path)
 
 

@@ -23,10 +23,10 @@ def refused(monkeypatch, capsys, *arguments):
     return line
 
 
-def test_several_methods_are_no_bundle(tmp_path, monkeypatch, capsys):
-    options = ("--target", "executorch", "--split", "--bundle", tmp_path / "b")
+def test_what_does_not_run_here_is_no_bundle(tmp_path, monkeypatch, capsys):
+    options = ("--target", "executorch-coreml", "--bundle", tmp_path / "b")
     line = refused(monkeypatch, capsys, *options, "-o", tmp_path / "out")
-    assert "leave out --split or --bundle" in line
+    assert "lowered, not run" in line and "leave out --bundle" in line
     assert not list(tmp_path.iterdir())
 
 

@@ -143,7 +143,7 @@ def command(
         goal, recipe, calibration is not None, exceptions, external_weights, profile
     ).name
     if bundle is not None:
-        bundle_write.check_fits(goal, split)
+        bundle_write.check_fits(goal)
         bundle_write.check_place(bundle)
     chips: tuple[str, ...] = ()
     if compile_for is not None:

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +21,7 @@ from ..errors import ExportError, InputError, OutputError
 from ..files import check_writable, file_digest, replacing
 from . import schema
 from .bundle import FORMAT, MANIFEST, VERSION, Bundle, is_bundle, read
-from .exported import Exported
+from .exported import Exported, ExportedFile, ExportedMethod
 from .golden import Golden
 from .runner import run_stages
 from .targets import Target
@@ -133,7 +134,7 @@ def check_place(path: Path) -> None:
         raise OutputError(f"cannot write {path}: it is there and no bundle; choose another name")
 
 
-def check_fits(target: Target, split: bool) -> None:
+def check_fits(target: Target) -> None:
     """Refuse, before the work, an export that a bundle does not describe.
 
     Raises:
@@ -143,11 +144,6 @@ def check_fits(target: Target, split: bool) -> None:
         raise InputError(
             f"target {target.name} is lowered, not run, on this machine, and a bundle holds what "
             "its files answer: leave out --bundle"
-        )
-    if split and target.runtime == "executorch":
-        raise InputError(
-            "--split makes one ExecuTorch program of several methods, which bundles do not "
-            "describe yet: leave out --split or --bundle"
         )
 
 
@@ -176,21 +172,19 @@ def _copy_files(folder: Path, exported: Exported) -> list[dict[str, Any]]:
     for file in exported.files:
         if file.path.suffix == ".ptd":
             continue
-        if "+" in file.stage:
-            raise ExportError(
-                f"{file.path.name} has several methods ({file.stage}), which bundles do "
-                "not describe yet; export without --split"
-            )
-        stage = {
-            "name": file.stage,
-            "file": _copy(file.path, folder),
-            "inputs": {key: asdict(port) for key, port in file.inputs.items()},
-            "outputs": {key: asdict(port) for key, port in file.outputs.items()},
-            "operators": dict(file.operators),
-        }
-        if file.path.suffix == ".pte":
-            stage["method"] = "forward"
-        stages.append(stage | ({"data": data[0]} if data else {}))
+        copied = _copy(file.path, folder)
+        parts: Mapping[str, ExportedFile | ExportedMethod] = file.methods or {"": file}
+        for method, part in parts.items():
+            stage = {
+                "name": part.stage,
+                "file": copied,
+                **({"method": method} if method else {}),
+                **({"data": data[0]} if data else {}),
+                "inputs": {key: asdict(port) for key, port in part.inputs.items()},
+                "outputs": {key: asdict(port) for key, port in part.outputs.items()},
+                "operators": dict(part.operators),
+            }
+            stages.append(stage)
     return stages
 
 

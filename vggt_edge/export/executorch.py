@@ -238,10 +238,11 @@ def _plans(path: Path) -> list[Any]:
         return list(serialize.deserialize_pte_binary(path.read_bytes()).program.execution_plan)
 
 
-def operators(path: Path) -> dict[str, int]:
-    """How often each operator outside a delegate occurs ("aten::..."), and each delegate."""
-    counts: dict[str, int] = {}
+def operators(path: Path) -> dict[str, dict[str, int]]:
+    """Of each method, how often each operator outside a delegate occurs, and each delegate."""
+    methods: dict[str, dict[str, int]] = {}
     for plan in _plans(path):
+        counts = methods.setdefault(plan.name, {})
         for instruction in (i.instr_args for chain in plan.chains for i in chain.instructions):
             if hasattr(instruction, "delegate_index"):
                 name = plan.delegates[instruction.delegate_index].id
@@ -250,7 +251,7 @@ def operators(path: Path) -> dict[str, int]:
             else:
                 continue
             counts[name] = counts.get(name, 0) + 1
-    return counts
+    return methods
 
 
 def described_ports(path: Path) -> dict[str, tuple[list[Port], list[Port]]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import stages
 from .executorch import ExecuTorchRunner, Method, as_arrays, described_ports, lower, operators
 from .executorch_recipes import ExecuTorchRecipe, quantize_convolutions, quantize_linears
-from .litert import Port
+from .exported import ExportedMethod
 from .stages import Stage
 
 
@@ -48,20 +48,17 @@ class Program:
             runner.write_profile(profile)
         return found
 
-    def ports(self) -> tuple[dict[str, Port], dict[str, Port]]:
-        """What the first method takes, and what each method gives."""
-        described = described_ports(self.path)
-        taken, given = dict[str, Port](), dict[str, Port]()
+    def methods(self) -> dict[str, ExportedMethod]:
+        """What each method takes, gives and is made of, in the order they run."""
+        described, counted = described_ports(self.path), operators(self.path)
+        found = {}
         for stage in self.plan:
-            ins, outs = described[method_of(self.plan, stage)]
-            if stage is self.plan[0]:
-                taken = dict(zip(stage.inputs, ins, strict=True))
-            given.update(zip(stage.outputs, outs, strict=True))
-        return taken, given
-
-    def operators(self) -> dict[str, int]:
-        """How often each operator outside a delegate occurs, and each delegate."""
-        return operators(self.path)
+            name = method_of(self.plan, stage)
+            ins, outs = described[name]
+            taken = dict(zip(stage.inputs, ins, strict=True))
+            given = dict(zip(stage.outputs, outs, strict=True))
+            found[name] = ExportedMethod(stage.name, taken, given, counted[name])
+        return found
 
 
 def method_of(plan: Sequence[Stage], stage: Stage) -> str:

@@ -13,10 +13,21 @@ from .shape import Shape
 
 
 @dataclass(frozen=True)
+class ExportedMethod:
+    """A stage of the network as a method of an ExecuTorch program; see ``ExportedFile``."""
+
+    stage: str
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+    operators: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class ExportedFile:
     """One file of an export, in the order they run.
 
-    ``inputs`` and ``outputs`` are names to ``litert.Port``: shape, type and scale.
+    ``inputs`` and ``outputs`` are names to ``litert.Port``: shape, type and scale. ``methods`` are
+    an ExecuTorch program's by their names, in the order they run; none for other files.
     """
 
     path: Path
@@ -26,6 +37,7 @@ class ExportedFile:
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
     operators: Mapping[str, int]
+    methods: Mapping[str, ExportedMethod] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

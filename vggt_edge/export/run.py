@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from ..types import Views
 from . import bundle_write, executorch_program, golden, lint, litert, stages
 from .backend import backend_of, check, check_layers
 from .executorch_recipes import ExecuTorchRecipe
-from .exported import Exported, ExportedFile
+from .exported import Exported, ExportedFile, ExportedMethod
 from .litert_recipes import LiteRTRecipe
 from .module import Agreement, TensorModule, as_tuple, compare, example_images, validate
 from .pictures import fit
@@ -141,7 +142,7 @@ def export(
     out = Path(out)
     check_writable(out)
     if bundle is not None:
-        bundle_write.check_fits(goal, split)
+        bundle_write.check_fits(goal)
         bundle_write.check_place(Path(bundle))
     needed = calibration if chosen.needs_pictures else None
     measured = None if needed is None else fit(needed, shape)
@@ -206,9 +207,8 @@ def export(
             if goal.runs_here:
                 clock.start("run")
                 found = runnable.run(given, profile=measure)
-            label = "+".join(stage.name for stage in plan)
-            built = [_Built(runnable.path, label, *runnable.ports(), runnable.operators())]
-            built += [_Built(path, "weights", {}, {}, {}) for path in [weights] if path]
+            built = [_program(runnable.path, runnable.methods())]
+            built += [_Built(path, "weights", {}, {}, {}, {}) for path in [weights] if path]
         else:
             made = _litert(plan, chosen, exceptions, values, measured, folder, base, clock)
             clock.start("run")
@@ -217,7 +217,7 @@ def export(
             for stage, path in made:
                 runner = litert.LiteRTRunner(path)
                 ports = runner.inputs, runner.outputs
-                built.append(_Built(path, stage.name, *ports, runner.operators()))
+                built.append(_Built(path, stage.name, *ports, runner.operators(), {}))
         artefact = found and _check_artefact(recipes, wanted_names, found, wanted)
         files = []
         for item in built:
@@ -231,6 +231,7 @@ def export(
                     item.inputs,
                     item.outputs,
                     item.operators,
+                    item.methods,
                 )
             )
         kept = measure and _hand_over(measure, out)
@@ -279,6 +280,16 @@ class _Built(NamedTuple):
     inputs: Mapping[str, litert.Port]
     outputs: Mapping[str, litert.Port]
     operators: Mapping[str, int]
+    methods: Mapping[str, ExportedMethod]
+
+
+def _program(path: Path, methods: Mapping[str, ExportedMethod]) -> _Built:
+    """An ExecuTorch program: what its first method takes, and what each of them gives."""
+    parts = list(methods.values())
+    label = "+".join(part.stage for part in parts)
+    outputs = {name: port for part in parts for name, port in part.outputs.items()}
+    counts: Counter[str] = sum((Counter(part.operators) for part in parts), Counter())
+    return _Built(path, label, parts[0].inputs, outputs, dict(counts), methods)
 
 
 def _litert(
