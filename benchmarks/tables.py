@@ -19,6 +19,7 @@ import tables_accuracy
 import tables_compress
 import tables_export
 import tables_scale
+import tables_speed
 from table_cells import HOME
 
 BLOCK = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -39,7 +40,20 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "pocket-sizes": tables_compress.pocket_sizes,
     "layer-errors": tables_compress.layer_errors,
     "tokens": tables_compress.tokens,
+    "budget": tables_compress.budget,
+    "fragile": tables_compress.fragile,
+    "network-2x224": lambda: tables_speed.network("network_2x224x224", 2),
+    "network-8x294": lambda: tables_speed.network("network_8x294x392", 1),
+    "pocket-2x112": lambda: tables_speed.network("network_pocket_2x112x112", 3),
+    "pocket-2x224": lambda: tables_speed.network("network_pocket_2x224x224", 3),
+    "pocket-8x224": lambda: tables_speed.network("network_pocket_8x224x224", 3),
     "gates": tables_export.gates,
+    "litert": lambda: tables_export.exported("export_litert"),
+    "litert-1b": lambda: tables_export.exported("export_litert_1b"),
+    "litert-252x336": lambda: tables_export.exported("export_litert_2x252x336"),
+    "litert-518x392": lambda: tables_export.exported("export_litert_2x518x392"),
+    "executorch": lambda: tables_export.exported("export_executorch"),
+    "executorch-1b": lambda: tables_export.exported("export_executorch_1b"),
     "retrieval": tables_scale.retrieval,
     "modes-walk": lambda: tables_scale.modes("scale_modes_pocket_walk"),
     "modes-redkitchen": lambda: tables_scale.modes("scale_modes_pocket_redkitchen"),

@@ -98,3 +98,46 @@ def tokens() -> list[str]:
         for title, row in titles.items()
     ]
     return [*markdown(["recipe", "part", *columns], rows), *source("token_filter")]
+
+
+def budget() -> list[str]:
+    """Mixed recipes under budgets, beside single ones, on scenes the choice did not see."""
+    data = read("budget_pocket")
+    metrics = list(data["budgets"][0]["measured on other scenes"])
+    rows = [
+        (
+            row["MB"],
+            row["recipe"] if len(row["recipe"]) < 20 else "chosen, mixed",
+            row["measured on other scenes"],
+            row["random recipes, mean"],
+        )
+        for row in data["budgets"]
+    ]
+    named = {name for _, name, *_ in rows}
+    uniform = {name: row for name, row in data["uniform"].items() if name not in named}
+    rows += [(row["MB"], name, row, None) for name, row in uniform.items()]
+    cells = [
+        [
+            f"{size:.1f}",
+            name,
+            *(interval(found[metric], ".2f") for metric in metrics),
+            ", ".join(f"{value:.2f}" for value in blind.values()) if blind else "",
+        ]
+        for size, name, found, blind in sorted(rows, key=lambda row: row[0])
+    ]
+    header = ["MB", "recipe", *metrics, f"random choice: {', '.join(metrics)}"]
+    return [*markdown(header, cells), *source("budget_pocket")]
+
+
+def fragile(count: int = 5) -> list[str]:
+    """The blocks that suffer most in each precision, by each measure."""
+    data = read("budget_pocket")
+    rows = []
+    for precision, blocks in data["blocks"].items():
+        for metric in next(iter(blocks.values())):
+            worst = sorted(blocks, key=lambda one: -blocks[one][metric][0])[:count]
+            said = ", ".join(f"{one} {blocks[one][metric][0]:.2f}" for one in worst)
+            same = data["rank correlation of sets"][precision].get(metric, {})
+            rows.append([precision, metric, said, ", ".join(f"{v:.2f}" for v in same.values())])
+    header = ["precision", "measure", "drop of one block alone, percent points"]
+    return markdown([*header, "rank correlation, indoor and outdoor"], rows)

@@ -15,6 +15,33 @@ GATES = {
 JUDGED = ("abs_rel", "auc30")
 
 
+def _spread(value: dict[str, float], digits: int) -> str:
+    low, high = value["min"], value["max"]
+    return f"{value['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def exported(name: str) -> list[str]:
+    """Files of a runtime: size, what making them takes, latency beside torch's, deviation."""
+    rows = []
+    for recipe, row in read(name)["recipes"].items():
+        alone = row.get("milliseconds in a process of its own") or row["one after the other"]
+        spent = row.get("cpu seconds to quantize and lower")
+        steps = row.get("seconds", {"quantize and lower, processor": spent})
+        rows.append(
+            [
+                recipe,
+                f"{row['bytes'] / 1e6:.1f} MB",
+                ", ".join(f"{step} {seconds:.0f} s" for step, seconds in steps.items()),
+                f"{row['peak_bytes'] / 1e9:.2f} GB",
+                f"{_spread(alone.get('milliseconds', alone), 0)} ms",
+                *(_spread(row[f"times faster than torch {p}"], 1) for p in ("float32", "bf16")),
+                f"{row['worst image abs_rel']:.1e}",
+            ]
+        )
+    header = ["recipe", "file", "made in", "peak memory", "alone", "x torch float32"]
+    return [*markdown([*header, "x torch bf16", "deviation"], rows), *source(name)]
+
+
 def gates() -> list[str]:
     rows = []
     for bundle, found in read("gates")["bundles"].items():
