@@ -103,6 +103,7 @@ def seeded(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def build_variants(
     upstream: Path | None, model: str | None, recipes: list[str]
 ) -> dict[str, Variant]:
+    """What is timed, by name; upstream's first, if its folder is given."""
     variants: dict[str, Variant] = {}
     if model:
         float32 = load(model, heads=HEADS, dtype="float32", device="cpu")

@@ -28,6 +28,12 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
+def spread(value: dict[str, float], digits: int) -> str:
+    """Median (least to greatest)."""
+    low, high = value["min"], value["max"]
+    return f"{value['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def interval(value: dict[str, float] | list[float] | None, form: str = ".3f") -> str:
     """Mean (low to high)."""
     if value is None:

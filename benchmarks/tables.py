@@ -56,6 +56,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "executorch-1b": lambda: tables_export.exported("export_executorch_1b"),
     "retrieval": tables_scale.retrieval,
     "modes-walk": lambda: tables_scale.modes("scale_modes_pocket_walk"),
+    "modes-ends": lambda: tables_scale.modes("scale_modes_pocket_walk_ends"),
     "modes-redkitchen": lambda: tables_scale.modes("scale_modes_pocket_redkitchen"),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from table_cells import markdown, read, source
+from table_cells import markdown, read, source, spread
 
 GATES = {
     "litert-cpu": "x86",
@@ -15,16 +15,13 @@ GATES = {
 JUDGED = ("abs_rel", "auc30")
 
 
-def _spread(value: dict[str, float], digits: int) -> str:
-    low, high = value["min"], value["max"]
-    return f"{value['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def exported(name: str) -> list[str]:
     """Files of a runtime: size, what making them takes, latency beside torch's, deviation."""
-    rows = []
+    rows, title = [], ""
     for recipe, row in read(name)["recipes"].items():
-        alone = row.get("milliseconds in a process of its own") or row["one after the other"]
+        own, after = "milliseconds in a process of its own", "one after the other"
+        title = "alone" if own in row else after
+        alone = row.get(own) or row[after]
         spent = row.get("cpu seconds to quantize and lower")
         steps = row.get("seconds", {"quantize and lower, processor": spent})
         rows.append(
@@ -33,12 +30,12 @@ def exported(name: str) -> list[str]:
                 f"{row['bytes'] / 1e6:.1f} MB",
                 ", ".join(f"{step} {seconds:.0f} s" for step, seconds in steps.items()),
                 f"{row['peak_bytes'] / 1e9:.2f} GB",
-                f"{_spread(alone.get('milliseconds', alone), 0)} ms",
-                *(_spread(row[f"times faster than torch {p}"], 1) for p in ("float32", "bf16")),
+                f"{spread(alone.get('milliseconds', alone), 0)} ms",
+                *(spread(row[f"times faster than torch {p}"], 1) for p in ("float32", "bf16")),
                 f"{row['worst image abs_rel']:.1e}",
             ]
         )
-    header = ["recipe", "file", "made in", "peak memory", "alone", "x torch float32"]
+    header = ["recipe", "file", "made in", "peak memory", title, "x torch float32"]
     return [*markdown([*header, "x torch bf16", "deviation"], rows), *source(name)]
 
 

@@ -21,13 +21,17 @@ def retrieval() -> list[str]:
     return [*markdown(header, rows), *source("retrieval_overlap")]
 
 
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
 def modes(name: str) -> list[str]:
     data = read(name)
     rows = [
         [
             str(row["views"]), row["mode"], f"{row['attention TFLOP']:.3f}",
             f"{row['dense over this, attention FLOP']:.1f}", f"{row['processor seconds']:.0f}",
-            f"{row['peak over loaded MB']}", f"{row['ATE over spread']:.3f}",
+            f"{row['peak over loaded MB']}", _decimals(row["ATE over spread"]),
             f"{row['AUC@30']:.3f}", f"{row['rotation AUC@30']:.3f}", f"{row['AbsRel']:.3f}",
         ]
         if "failed" not in row

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from table_cells import markdown, read, source
-
-
-def _spread(value: dict[str, float], digits: int) -> str:
-    """Median (least to greatest)."""
-    return f"{value['median']:.{digits}f} ({value['min']:.{digits}f} to {value['max']:.{digits}f})"
+from table_cells import markdown, read, source, spread
 
 
 def network(name: str, digits: int) -> list[str]:
@@ -22,8 +17,8 @@ def network(name: str, digits: int) -> list[str]:
     rows = [
         [
             variant,
-            _spread(row["seconds"], digits),
-            *(_spread(row[key], 2) for key in against),
+            spread(row["seconds"], digits),
+            *(spread(row[key], 2) for key in against),
             f"{row['depth error']:.2g}",
             f"{row['pose error']:.2g}",
             f"{row['share in quantized layers']:.0%}",

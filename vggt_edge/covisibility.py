@@ -16,7 +16,7 @@ BLOCK = 1024  # rows of the similarity matrix at a time
 
 
 class Neighbours(NamedTuple):
-    """(S, k) int64 indices and (S, k) float32 cosines of the views most like each, best first."""
+    """(S, k) int64 indices and (S, k) float64 cosines of the views most like each, best first."""
 
     indices: np.ndarray
     similarity: np.ndarray
@@ -50,7 +50,7 @@ class Graph:
 
 
 def similarities(descriptors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of the cosines between (S, D) unit descriptors, a block at a time."""
+    """The cosines between (S, D) unit descriptors: which rows, and (rows, S) of them, in turn."""
     for start in range(0, len(descriptors), BLOCK):
         rows = slice(start, min(start + BLOCK, len(descriptors)))
         yield rows, descriptors[rows] @ descriptors.T
@@ -70,10 +70,16 @@ def nearest(descriptors: np.ndarray, k: int) -> Neighbours:
 
 
 def nearest_in(blocks: Iterable[tuple[slice, np.ndarray]], count: int, k: int) -> Neighbours:
-    """``nearest`` in a table of S x S similarities that comes in blocks of rows."""
+    """``nearest`` in a table of S x S similarities that comes in blocks.
+
+    Args:
+        blocks: which rows, and (rows, S) similarities of them.
+        count: S.
+        k: how many neighbours.
+    """
     k = max(min(k, count - 1), 0)
     indices = np.empty((count, k), np.int64)
-    similarity = np.empty((count, k), np.float32)
+    similarity = np.empty((count, k), np.float64)
     for rows, block in blocks:
         own = np.arange(rows.start, rows.stop)
         away = np.abs(np.arange(count) - own[:, None])

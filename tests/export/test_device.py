@@ -151,6 +151,10 @@ def test_adb_is_told_to_run_executorch(network, phone, monkeypatch):
         assert word in script
     with pytest.raises(InputError, match="gpu for bundles of LiteRT"):
         device.run(made, phone / "benchmark_model", device.Adb("adb"), accelerator="gpu")
+    (stage,) = made.manifest["stages"]
+    made.manifest["stages"] = [{**stage, "method": name} for name in ("encoder", "trunk")]
+    with pytest.raises(InputError, match=r"\(encoder, trunk\).*export without --split"):
+        device.run(made, phone / "benchmark_model", device.Adb("adb"))
 
 
 def test_the_phone_is_cleaned_up_after_a_failure(litert, phone):

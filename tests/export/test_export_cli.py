@@ -23,6 +23,12 @@ def refused(monkeypatch, capsys, *arguments):
     return line
 
 
+@pytest.mark.parametrize("out", ["b", "b/files"])
+def test_a_bundle_is_not_where_the_files_go(tmp_path, monkeypatch, capsys, out):
+    line = refused(monkeypatch, capsys, "--bundle", tmp_path / "b", "-o", tmp_path / out)
+    assert "exported files go to" in line and not list(tmp_path.iterdir())
+
+
 def test_what_does_not_run_here_is_no_bundle(tmp_path, monkeypatch, capsys):
     options = ("--target", "executorch-coreml", "--bundle", tmp_path / "b")
     line = refused(monkeypatch, capsys, *options, "-o", tmp_path / "out")

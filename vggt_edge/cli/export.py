@@ -144,7 +144,7 @@ def command(
     ).name
     if bundle is not None:
         bundle_write.check_fits(goal)
-        bundle_write.check_place(bundle)
+        bundle_write.check_place(bundle, out)
     chips: tuple[str, ...] = ()
     if compile_for is not None:
         chips = npu.parse_chips(compile_for)

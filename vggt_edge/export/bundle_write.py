@@ -122,12 +122,18 @@ def write(
     return read(path)
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, files: Path | None = None) -> None:
     """Refuse, before the work, a path where no bundle can be written.
+
+    Args:
+        path: of the bundle.
+        files: folder of what goes into it; a bundle there would take its place.
 
     Raises:
         OutputError: the folder cannot be written, or the path holds something else.
     """
+    if files is not None and files.resolve().is_relative_to(path.resolve()):
+        raise OutputError(f"cannot write {path}: the exported files go to {files}; choose another")
     check_writable(path.parent)
     empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not empty and not is_bundle(path):

@@ -101,12 +101,19 @@ def run(
         Output to (N, ...) float32, and facts: the device, milliseconds and peak memory.
 
     Raises:
-        InputError: no benchmark binary, no adb, no device, or an accelerator that cannot be.
+        InputError: no benchmark binary, no adb, no device, an accelerator that cannot be, or an
+            ExecuTorch program of several methods.
         ExportError: the device fails, or brings back something else than it should.
     """
     runtime = bundle.manifest["runtime"]
     if accelerator not in ("cpu", "gpu") or (accelerator == "gpu" and runtime != "litert"):
         raise InputError(f"accelerator {accelerator!r}: cpu, or gpu for bundles of LiteRT")
+    methods = [stage.get("method", "forward") for stage in bundle.manifest["stages"]]
+    if len(methods) > 1 and runtime == "executorch":
+        raise InputError(
+            f"the bundle's program has several methods ({', '.join(methods)}), and executor_runner "
+            "runs the first one alone: export without --split"
+        )
     if not benchmark.is_file():
         raise InputError(f"{benchmark}: no such file; give the benchmark binary for the device")
     facts: dict[str, Any] = {

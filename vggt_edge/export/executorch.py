@@ -225,10 +225,14 @@ class ExecuTorchRunner:
         """What the runs since loading took, as an etdump file for ExecuTorch's Inspector.
 
         Raises:
+            ExportError: it was not measured.
             OutputError: when it cannot be written.
         """
         with replacing(path) as temporary, _silence():
-            self._program.write_etdump_result_to_file(str(temporary), "")
+            try:
+                self._program.write_etdump_result_to_file(str(temporary), "")
+            except FAILURES as error:
+                raise ExportError(f"ExecuTorch has no profile: {first_line(error)}") from error
         return path
 
 

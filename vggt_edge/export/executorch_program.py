@@ -32,9 +32,13 @@ class Program:
     def run(
         self, images: Tensor, threads: int = 2, profile: Path | None = None
     ) -> dict[str, np.ndarray]:
-        """Run all methods on (V, 3, H, W) images; every named tensor.
+        """Run all methods on (V, 3, H, W) float32 images in [0, 1]; every named tensor.
 
         ``profile`` is a file for what each part of the run took, as etdump.
+
+        Raises:
+            ExportError: a kernel that fails.
+            OutputError: a profile that cannot be written.
         """
         runner = ExecuTorchRunner(self.path, self.weights, threads, profile is not None)
 

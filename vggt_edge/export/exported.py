@@ -27,7 +27,8 @@ class ExportedFile:
     """One file of an export, in the order they run.
 
     ``inputs`` and ``outputs`` are names to ``litert.Port``: shape, type and scale. ``methods`` are
-    an ExecuTorch program's by their names, in the order they run; none for other files.
+    an ExecuTorch program's by their names, in the order they run; none for other files. The inputs
+    of such a program are its first method's, its outputs those of them all.
     """
 
     path: Path

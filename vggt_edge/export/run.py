@@ -121,8 +121,8 @@ def export(
         external_weights: ExecuTorch's weights in a ``.ptd`` beside the ``.pte``.
         profile: keep what ExecuTorch's run on this machine took, in an ``.etdp`` beside the
             ``.pte``, for its Inspector.
-        bundle: also make what an app is handed, for ``load_bundle`` and ``check``: a folder, or a
-            zip where it ends in ``.zip``, see ``bundle_write.write``.
+        bundle: also make what an app is handed, for ``BundleModel`` and ``vggt-edge check``: a
+            folder, or a zip where it ends in ``.zip``; see ``bundle_write.write``.
         notify: receives the name of each step as it begins.
 
     Raises:
@@ -143,7 +143,7 @@ def export(
     check_writable(out)
     if bundle is not None:
         bundle_write.check_fits(goal)
-        bundle_write.check_place(Path(bundle))
+        bundle_write.check_place(Path(bundle), out)
     needed = calibration if chosen.needs_pictures else None
     measured = None if needed is None else fit(needed, shape)
     clock = _Clock(notify)
@@ -187,37 +187,11 @@ def export(
         folder, base = Path(scratch), f"{name}-{shape}-{label}"
         measure = folder / f"{base}.etdp" if profile else None
         if isinstance(chosen, ExecuTorchRecipe):
-            if measured is not None and not goal.form.channels_last:
-                measured = np.ascontiguousarray(measured.transpose(0, 1, 4, 2, 3))
-            sets = () if measured is None else measured
-            samples = [_example_inputs(plan, torch.from_numpy(images)) for images in sets]
-            weights = folder / f"{base}.ptd" if external_weights else None
-            delegate = goal.delegate or "XnnpackBackend"
-            runnable = executorch_program.build(
-                plan,
-                chosen,
-                values,
-                samples,
-                folder / f"{base}.pte",
-                weights,
-                clock.start,
-                delegate,
+            built, found = _executorch(
+                plan, goal, chosen, values, measured, folder, base, external_weights, measure, clock
             )
-            found = None
-            if goal.runs_here:
-                clock.start("run")
-                found = runnable.run(given, profile=measure)
-            built = [_program(runnable.path, runnable.methods())]
-            built += [_Built(path, "weights", {}, {}, {}, {}) for path in [weights] if path]
         else:
-            made = _litert(plan, chosen, exceptions, values, measured, folder, base, clock)
-            clock.start("run")
-            found = run_files(made, given.numpy())
-            built = []
-            for stage, path in made:
-                runner = litert.LiteRTRunner(path)
-                ports = runner.inputs, runner.outputs
-                built.append(_Built(path, stage.name, *ports, runner.operators(), {}))
+            built, found = _litert(plan, chosen, exceptions, values, measured, folder, base, clock)
         artefact = found and _check_artefact(recipes, wanted_names, found, wanted)
         files = []
         for item in built:
@@ -253,6 +227,8 @@ def export(
         profile=kept,
     )
     if bundle is not None and known is not None:
+        del rewritten, plan, values, wanted  # as large as the files, which are loaded again
+        clock.start("bundle")
         bundle_write.write(
             result,
             known[0],
@@ -262,6 +238,7 @@ def export(
             patch=patch,
             **({"weights_licence": licence} if licence else {}),
         )
+        clock.start("")
     return result
 
 
@@ -292,6 +269,43 @@ def _program(path: Path, methods: Mapping[str, ExportedMethod]) -> _Built:
     return _Built(path, label, parts[0].inputs, outputs, dict(counts), methods)
 
 
+def _executorch(
+    plan: Sequence[Stage],
+    goal: Target,
+    recipe: ExecuTorchRecipe,
+    values: Mapping[str, Tensor],
+    measured: np.ndarray | None,
+    folder: Path,
+    base: str,
+    external_weights: bool,
+    profile: Path | None,
+    clock: _Clock,
+) -> tuple[list[_Built], dict[str, np.ndarray] | None]:
+    """One program, its weights, and what it says of the example; None where it does not run."""
+    sets = [] if measured is None else list(measured)
+    if not goal.form.channels_last:
+        sets = [np.ascontiguousarray(images.transpose(0, 3, 1, 2)) for images in sets]
+    samples = [_example_inputs(plan, torch.from_numpy(images)) for images in sets]
+    weights = folder / f"{base}.ptd" if external_weights else None
+    runnable = executorch_program.build(
+        plan,
+        recipe,
+        values,
+        samples,
+        folder / f"{base}.pte",
+        weights,
+        clock.start,
+        goal.delegate or "XnnpackBackend",
+    )
+    found = None
+    if goal.runs_here:
+        clock.start("run")
+        found = runnable.run(values["images"], profile=profile)
+    built = [_program(runnable.path, runnable.methods())]
+    built += [_Built(path, "weights", {}, {}, {}, {}) for path in [weights] if path]
+    return built, found
+
+
 def _litert(
     plan: Sequence[Stage],
     recipe: LiteRTRecipe,
@@ -301,7 +315,8 @@ def _litert(
     folder: Path,
     base: str,
     clock: _Clock,
-) -> list[tuple[Stage, Path]]:
+) -> tuple[list[_Built], dict[str, np.ndarray]]:
+    """A file for each stage, and what they say of the example."""
     made = []
     for stage in plan:
         suffix = "" if len(plan) == 1 else f"-{stage.name}"
@@ -316,7 +331,14 @@ def _litert(
             samples = _samples(plan, stage, measured)
             litert.quantize(path, final, recipe.name, exceptions=exceptions, inputs=samples)
         made.append((stage, final))
-    return made
+    clock.start("run")
+    found = run_files(made, values["images"].numpy())
+    built = []
+    for stage, path in made:
+        runner = litert.LiteRTRunner(path)
+        ports = runner.inputs, runner.outputs
+        built.append(_Built(path, stage.name, *ports, runner.operators(), {}))
+    return built, found
 
 
 def _plan(

@@ -7,11 +7,12 @@ descriptors pass.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..covisibility import components, nearest_in, similarities
+from ..covisibility import BLOCK, components, nearest_in, similarities
 from ..errors import InputError
 
 
@@ -86,16 +87,18 @@ def retrieval_graph(
     if descriptors is not None:
         length = np.linalg.norm(given, axis=1, keepdims=True)
         given = given / np.maximum(length, 1e-12)
-    blocks = similarities(given) if similarity is None else [(slice(0, count), given)]
+    blocks: Iterable[tuple[slice, np.ndarray]] = similarities(given)
+    if similarity is not None:
+        starts = range(0, count, BLOCK)
+        blocks = ((slice(i, min(i + BLOCK, count)), given[i : i + BLOCK]) for i in starts)
     near = nearest_in(blocks, count, neighbours)
     best, best_score = np.full(count, -1), np.full(count, -np.inf)
     if near.indices.shape[1]:
-        best, best_score = near.indices[:, 0], near.similarity[:, 0].astype(np.float64)
+        best, best_score = near.indices[:, 0], near.similarity[:, 0]
     empty = np.zeros(0, dtype=np.int64)
     graph = RetrievalGraph(count, empty, empty, np.zeros(0), best, best_score)
     rows, place = np.nonzero(near.similarity >= threshold)
-    score = near.similarity[rows, place].astype(np.float64)
-    return graph.linked(rows, near.indices[rows, place], score)
+    return graph.linked(rows, near.indices[rows, place], near.similarity[rows, place])
 
 
 def sequence_graph(count: int, neighbours: int = 12) -> RetrievalGraph:
