@@ -49,10 +49,15 @@ class Graph:
         return components(self.count, self.edges)
 
 
+def row_blocks(count: int) -> Iterator[slice]:
+    """All rows of a table of ``count``, in turn, as many as are held at a time."""
+    for start in range(0, count, BLOCK):
+        yield slice(start, min(start + BLOCK, count))
+
+
 def similarities(descriptors: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """The cosines between (S, D) unit descriptors: which rows, and (rows, S) of them, in turn."""
-    for start in range(0, len(descriptors), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(descriptors)))
+    for rows in row_blocks(len(descriptors)):
         yield rows, descriptors[rows] @ descriptors.T
 
 
@@ -95,9 +100,9 @@ def nearest_in(blocks: Iterable[tuple[slice, np.ndarray]], count: int, k: int) -
 def _graph(descriptors: np.ndarray, pairs: np.ndarray) -> Graph:
     edges = np.unique(np.sort(pairs.reshape(-1, 2), axis=1), axis=0).astype(np.int64)
     similarity = np.empty(len(edges), np.float32)
-    for start in range(0, len(edges), BLOCK):
-        a, b = edges[start : start + BLOCK].T
-        similarity[start : start + BLOCK] = np.sum(descriptors[a] * descriptors[b], axis=1)
+    for rows in row_blocks(len(edges)):
+        a, b = edges[rows].T
+        similarity[rows] = np.sum(descriptors[a] * descriptors[b], axis=1)
     return Graph(len(descriptors), edges, similarity)
 
 

@@ -1,7 +1,7 @@
 """Which keys each view's queries see, layer by layer: a plan as plain data, and what it costs.
 
-A plan is made for one set of views by ``sparsity``, executed by ``model/sparse.py``, and can be
-written down as JSON. A layer whose views see every key of every view is dense attention.
+A plan is made for one set of views by ``sparsity`` and executed by ``model/sparse.py``. A layer
+whose views see every key of every view is dense attention.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ descriptors pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..covisibility import BLOCK, components, nearest_in, similarities
+from ..covisibility import components, nearest_in, row_blocks, similarities
 from ..errors import InputError
 
 
@@ -87,11 +86,8 @@ def retrieval_graph(
     if descriptors is not None:
         length = np.linalg.norm(given, axis=1, keepdims=True)
         given = given / np.maximum(length, 1e-12)
-    blocks: Iterable[tuple[slice, np.ndarray]] = similarities(given)
-    if similarity is not None:
-        starts = range(0, count, BLOCK)
-        blocks = ((slice(i, min(i + BLOCK, count)), given[i : i + BLOCK]) for i in starts)
-    near = nearest_in(blocks, count, neighbours)
+    table = ((rows, given[rows]) for rows in row_blocks(count))
+    near = nearest_in(table if descriptors is None else similarities(given), count, neighbours)
     best, best_score = np.full(count, -1), np.full(count, -np.inf)
     if near.indices.shape[1]:
         best, best_score = near.indices[:, 0], near.similarity[:, 0]
