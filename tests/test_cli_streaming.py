@@ -147,6 +147,7 @@ def test_killed_in_the_middle_it_goes_on(weights, pictures, tmp_path, reconstruc
         (("--watch", "1", "--fps", "3"), "--fps and --every are for videos"),
         (("--watch", "1", "--every", "3"), "--fps and --every are for videos"),
         (("--keep-outliers",), "--keep-outliers needs --clusters or --cluster-size: add one"),
+        (("--no-verify",), "--no-verify needs --clusters or --cluster-size: add one"),
     ],
 )
 def test_bad_options(pictures, weights, tmp_path, monkeypatch, capsys, arguments, message):

@@ -139,6 +139,13 @@ def command(
             "--keep-outliers", help="In clusters: keep views that resemble no other, too."
         ),
     ] = False,
+    no_verify: Annotated[
+        bool,
+        typer.Option(
+            "--no-verify",
+            help="In clusters: believe retrieval where few pictures tie places together.",
+        ),
+    ] = False,
     georeference: Annotated[
         bool,
         typer.Option(
@@ -222,8 +229,9 @@ def command(
             raise InputError("--fps and --every are for videos, not for a folder: leave them out")
         if not watch >= 1:
             raise InputError("--watch needs at least 1 second to see that a file has come whole")
-    if keep_outliers and not (clusters or cluster_size):
-        raise InputError("--keep-outliers needs --clusters or --cluster-size: add one of them")
+    for given, option in ((keep_outliers, "--keep-outliers"), (no_verify, "--no-verify")):
+        if given and not (clusters or cluster_size):
+            raise InputError(f"{option} needs --clusters or --cluster-size: add one of them")
     if stream and (clusters or cluster_size or georeference or bundle_adjust):
         raise InputError(
             "--stream does not go with --clusters, --cluster-size, --georeference or "
@@ -323,6 +331,7 @@ def command(
                 out,
                 dials,
                 keep_outliers,
+                not no_verify,
                 progress,
                 keep,
                 machines,

@@ -14,6 +14,7 @@ from ..distribute import Executor, LocalExecutor
 from ..errors import LostItemsError, VGGTEdgeError
 from ..model.vggt import VGGT
 from ..predict import predict
+from ..retrieval.features import feature_similarity
 from ..types import Prediction, Views
 from .cluster_store import ClusterStore
 
@@ -33,7 +34,10 @@ _FAILURES = (
 
 
 class ModelPredictor:
-    """A network as a predictor: camera and depth of a set of views in one pass."""
+    """A network as a predictor: camera and depth of a set of views in one pass.
+
+    And as a judge of whether views show one place, see ``verification``.
+    """
 
     def __init__(self, model: VGGT) -> None:
         self.model = model
@@ -41,6 +45,10 @@ class ModelPredictor:
     def __call__(self, views: Views) -> Prediction:
         """Predict."""
         return predict(self.model, views, heads=("camera", "depth"))
+
+    def feature_similarity(self, views: Views) -> np.ndarray:
+        """(S, S) how much of each view is found in every other."""
+        return feature_similarity(self.model, views)
 
     @property
     def identity(self) -> str:

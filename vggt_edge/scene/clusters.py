@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from .adjacency import Adjacency, adjacency, connected, inwards, ranked, spectral_order
 from .retrieval_graph import RetrievalGraph
 
-# Above so many pictures the bisection uses sparse eigenvectors.
-_DENSE = 400
 # Tree neighbours share so many pictures even when that makes a cluster larger than asked for.
 _LEAST_SHARED = 3
 
@@ -45,7 +44,7 @@ class Bridge:
 
     Fields
         clusters    the two clusters, the lower number first.
-        ends        the pictures of each that look most like pictures of the other.
+        ends        the pictures of each that look most like pictures of the other, most first.
         similarity  summed over the retrieval edges between them.
     """
 
@@ -104,7 +103,7 @@ def cluster_views(
         components, lone = graph.components(), np.zeros(0, dtype=np.int64)
     if graph.count == 1:
         lone = np.zeros(0, dtype=np.int64)
-    near = _adjacency(graph)
+    near = adjacency(graph)
     homes: list[list[int]] = []
     for component in np.unique(np.delete(components, lone)):
         members = np.flatnonzero(components == component)
@@ -123,18 +122,8 @@ def cluster_views(
     return Clustering(clusters, bridges, tuple(lone.tolist()))
 
 
-Adjacency = list[dict[int, float]]
 # Of two clusters, lower first: how much each picture of either resembles pictures of the other.
 Contacts = dict[tuple[int, int], dict[int, float]]
-
-
-def _adjacency(graph: RetrievalGraph) -> Adjacency:
-    near: Adjacency = [{} for _ in range(graph.count)]
-    edges = zip(graph.first.tolist(), graph.second.tolist(), graph.similarity.tolist(), strict=True)
-    for a, b, score in edges:
-        # Cutting an edge must cost something, however little its ends resemble each other.
-        near[a][b] = near[b][a] = max(score, 1e-3)
-    return near
 
 
 def _divide(near: Adjacency, members: np.ndarray, core: int) -> list[list[int]]:
@@ -142,7 +131,7 @@ def _divide(near: Adjacency, members: np.ndarray, core: int) -> list[list[int]]:
     parts = -(-len(members) // core)
     if parts <= 1:
         return [sorted(members.tolist())]
-    order = members[_spectral_order(near, members)]
+    order = members[spectral_order(near, members)]
     cut = round(len(order) * (parts // 2) / parts)
     left, right = set(order[:cut].tolist()), set(order[cut:].tolist())
     whole = left | right
@@ -157,54 +146,7 @@ def _divide(near: Adjacency, members: np.ndarray, core: int) -> list[list[int]]:
 
 def _largest_piece(near: Adjacency, members: set[int]) -> set[int]:
     """The largest connected piece; of equals the one with the lowest number."""
-    rest = set(members)
-    largest: set[int] = set()
-    while len(rest) > len(largest):
-        start = min(rest)
-        piece, front = {start}, [start]
-        while front:
-            fresh = {b for b in near[front.pop()] if b in rest and b not in piece}
-            piece |= fresh
-            front += sorted(fresh)
-        rest -= piece
-        if len(piece) > len(largest):
-            largest = piece
-    return largest
-
-
-def _spectral_order(near: Adjacency, members: np.ndarray) -> np.ndarray:
-    """Positions of the members along the Fiedler vector of their normalised Laplacian."""
-    from scipy.sparse import csr_matrix, diags
-    from scipy.sparse.linalg import eigsh
-
-    number = {frame: i for i, frame in enumerate(members.tolist())}
-    entries = [
-        (i, number[b], weight)
-        for frame, i in number.items()
-        for b, weight in near[frame].items()
-        if b in number
-    ]
-    # A weak chain through all, in order, settles ties and joins pieces that a cut left apart.
-    for i in range(len(members) - 1):
-        entries += [(i, i + 1, 1e-3), (i + 1, i, 1e-3)]
-    row, column, weight = zip(*entries, strict=True)
-    count = len(members)
-    adjacency = csr_matrix((weight, (row, column)), shape=(count, count))
-    degree = np.asarray(adjacency.sum(axis=1)).ravel()
-    scale = diags(1 / np.sqrt(degree))
-    laplacian = diags(np.ones(count)) - scale @ adjacency @ scale
-    if count <= _DENSE:
-        vector = np.linalg.eigh(laplacian.toarray())[1][:, 1]
-    else:
-        # Any fixed start that is not the trivial eigenvector makes the result repeatable.
-        start = np.cos(np.arange(count) * np.pi / count)
-        values, vectors = eigsh(laplacian.tocsc(), k=2, sigma=-1e-3, v0=start)
-        vector = vectors[:, np.argmax(values)]
-    vector = vector / np.sqrt(degree)
-    if vector @ (np.arange(count) - (count - 1) / 2) < 0:
-        vector = -vector
-    # Rounded, so that members which differ by rounding errors alone keep their order.
-    return np.argsort(np.round(vector / np.abs(vector).max(), 9), kind="stable")
+    return max(connected(near, members), key=len, default=set())
 
 
 def _contacts(near: Adjacency, home_of: np.ndarray) -> Contacts:
@@ -234,7 +176,7 @@ def _lend(
     for wanted, within in ((min(_LEAST_SHARED, overlap), False), (overlap, True)):
         for pair in tree:
             shared = sum(_shared(guests, home_of, pair))
-            for frame in _inwards(near, contacts[pair], home_of, wanted):
+            for frame in inwards(near, contacts[pair], home_of, wanted):
                 if shared >= wanted:
                     break
                 host = pair[1] if home_of[frame] == pair[0] else pair[0]
@@ -253,31 +195,11 @@ def _shared(
     return lent, sum(home_of[frame] == a for frame in guests[b])
 
 
-def _inwards(
-    near: Adjacency, contact: dict[int, float], home_of: dict[int, int], wanted: int
-) -> list[int]:
-    """Pictures from where two clusters touch inwards, until there are about enough."""
-    found, layer = _ranked(contact), dict(contact)
-    while len(found) < 2 * wanted and layer:
-        deeper: dict[int, float] = defaultdict(float)
-        for frame in layer:
-            for b, weight in near[frame].items():
-                if b not in found and home_of.get(b) == home_of[frame]:
-                    deeper[b] += weight
-        layer = deeper
-        found += _ranked(layer)
-    return found
-
-
-def _ranked(strengths: dict[int, float]) -> list[int]:
-    return sorted(strengths, key=lambda frame: (-strengths[frame], frame))
-
-
 def _central_first(near: Adjacency, home: list[int], guests: list[int]) -> tuple[int, ...]:
     members = sorted({*home, *guests})
     inside = set(members)
     degree = {f: sum(w for b, w in near[f].items() if b in inside) for f in home}
-    central = _ranked(degree)[0]
+    central = ranked(degree)[0]
     return (central, *(frame for frame in members if frame != central))
 
 
@@ -291,11 +213,10 @@ def _bridges(
         shared = set(clusters[a].frames) & set(clusters[b].frames)
         if len(shared) >= _LEAST_SHARED or max(used[a], used[b]) >= per_cluster:
             continue
-        ranked = _ranked(contacts[pair])
+        nearest = ranked(contacts[pair])
         half = max(1, bridge_size // 2)
         first, second = (
-            tuple(sorted([f for f in ranked if f in set(clusters[one].home)][:half]))
-            for one in pair
+            tuple([f for f in nearest if f in set(clusters[one].home)][:half]) for one in pair
         )
         used[a] += 1
         used[b] += 1

@@ -28,11 +28,14 @@ from .links import Link, bridge_edges, shared_edge
 from .merge import Owner, merge_predictions, without_duplicates
 from .pose_graph import Edge, PoseGraph, optimize_pose_graph
 from .retrieval_graph import RetrievalGraph, retrieval_graph, sequence_graph
+from .verification import verify_bridges, verify_links
 
 logger = logging.getLogger(__name__)
 
 # Predictions held in memory at a time, while clusters are compared.
 _HELD = 4
+# Why a loop is refused before it costs a pass.
+_UNLIKE = "the network's features do not find one end in the other"
 # Views that a warning names; ``left_out`` has them all.
 _NAMED = 8
 
@@ -68,6 +71,7 @@ def reconstruct_clusters(
     overlap: int = 12,
     close_loops: bool = True,
     keep_outliers: bool = False,
+    verify: bool = True,
     tolerance: float = 0.1,
     min_inlier_ratio: float = 0.5,
     executor: Executor | None = None,
@@ -97,6 +101,9 @@ def reconstruct_clusters(
         overlap: views that neighbouring clusters share.
         close_loops: look for places seen from two clusters, verify them, and share out the drift.
         keep_outliers: reconstruct also a view that resembles no other.
+        verify: where few links hold views together, and for each loop, ask the network's own
+            features whether both sides show one place (``verification``). Needs a network, or a
+            predictor with a method ``feature_similarity``; frames that are in order are not asked.
         tolerance: how far apart two clusters' ideas of a pixel's place may be, as a share of its
             depth, and count as the same.
         min_inlier_ratio: clusters of which less agrees are not tied together.
@@ -119,12 +126,17 @@ def reconstruct_clusters(
         network = describer(model)
         descriptors = describe(network, views, progress=progress, executor=executor)
         threshold = SAME_PLACE[method(network)] if threshold is None else threshold
+    predictor = ModelPredictor(model) if isinstance(model, VGGT) else model
+    likeness = getattr(predictor, "feature_similarity", None) if verify and not in_order else None
     graph = _graph(views, descriptors, similarity, in_order, threshold, neighbours)
+    if likeness is not None:
+        graph = verify_links(graph, views, likeness, executor, progress)
     clustering = _cluster(graph, size, overlap, keep_outliers)
     clusters = clustering.clusters
-    bridges = clustering.bridges if close_loops else ()
+    bridges, unlike = list(clustering.bridges if close_loops else ()), list[Bridge]()
+    if likeness is not None:
+        bridges, unlike = verify_bridges(bridges, views, likeness, executor, progress)
     passes = [*(c.frames for c in clusters), *(b.frames for b in bridges)]
-    predictor = ModelPredictor(model) if isinstance(model, VGGT) else model
     with ExitStack() as stack:
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vggt-edge-"))
@@ -143,6 +155,7 @@ def reconstruct_clusters(
             return prediction
 
         tied = list(_tie(clusters, bridges, failed, load, tolerance, min_inlier_ratio))
+        tied += [(Link(bridge.clusters, "loop", refused=_UNLIKE), []) for bridge in unlike]
         placed = optimize_pose_graph(len(passes), [edge for _, edges in tied for edge in edges])
         owners = _owners(clusters, failed, load)
         left_out = _left_out(views.names, clustering, owners, failed)

@@ -49,6 +49,11 @@ class RetrievalGraph:
             similarity=scores[proper][index],
         )
 
+    def only(self, kept: np.ndarray) -> RetrievalGraph:
+        """The same graph with those of its edges for which ``kept``, (E,) bool, is true."""
+        first, second, score = self.first[kept], self.second[kept], self.similarity[kept]
+        return replace(self, first=first, second=second, similarity=score)
+
     def components(self) -> np.ndarray:
         """(S,) int64: the component of each picture, numbered in order of first appearance."""
         return components(self.count, np.stack([self.first, self.second], axis=1))

@@ -1,0 +1,54 @@
+"""Whether views see one place, by the network's own features after they have looked at each other.
+
+Descriptors say which pictures look alike; what the alternating attention makes of them says whether
+they show the same things. RobustVGGT finds distractors by the cosine of VGGT's last features, which
+a descriptor cannot tell apart (its tables, over scenes of four sets). Here it is the cosine of each
+patch with the best patch of the other view, since two views of one place share some of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..model.vggt import VGGT
+from ..types import Views
+from .tokens import patches_shown
+
+PATCHES = 256  # of each view that look for their like in the others
+
+
+@torch.inference_mode()
+def feature_similarity(model: VGGT, views: Views) -> np.ndarray:
+    """How much of each view is found again in every other, by features of one common pass.
+
+    All views of the call see each other. The cosines are of tokens less their mean over the call,
+    and their level differs between networks and sets: compare only numbers of one call.
+
+    Args:
+        model: from ``load``; every view sees all, whatever ``make_sparse`` was told.
+        views: at least two, of a size that the network takes.
+
+    Returns:
+        (S, S) float32: [i, j] is the mean over patches of view i of the best cosine among the
+        patches of view j, over the tapped pairs of blocks.
+    """
+    images = np.require(views.images, requirements=("C", "W"))
+    device = next(model.parameters()).device
+    taps = model.aggregator(torch.from_numpy(images).to(device).permute(0, 3, 1, 2)[None])
+    chosen = []
+    for shown in patches_shown(views, model.config.patch_size):
+        inside = np.flatnonzero(shown)
+        few = np.linspace(0, len(inside) - 1, min(len(inside), PATCHES)).round().astype(int)
+        chosen.append(torch.from_numpy(inside[few]).to(device))
+    total = torch.zeros(len(views), len(views), device=device)
+    for tap in taps:
+        tokens = tap.across[0, :, model.config.special_tokens :].float()
+        parts = [view[few] for view, few in zip(tokens, chosen, strict=True)]
+        mean = torch.cat(parts).mean(dim=0)
+        parts = [F.normalize(part - mean, dim=-1) for part in parts]
+        for i, part in enumerate(parts):
+            for j, other in enumerate(parts):
+                total[i, j] += (part @ other.T).amax(dim=1).mean()
+    return (total / len(taps)).cpu().numpy()

@@ -1,0 +1,212 @@
+"""Links between pictures that the network's own features bear out, and those that they do not.
+
+Retrieval proposes: it ties two sets together by one link between pictures that happen to look
+alike. Where a set hangs by few links, the pictures around them go through the network together. If
+its features find no more of one side in the other than in any strange picture, the links are cut.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from ..distribute import Executor, LocalExecutor
+from ..types import Views
+from .adjacency import Adjacency, adjacency, connected, inwards, spectral_order
+from .clusters import Bridge
+from .retrieval_graph import RetrievalGraph
+
+logger = logging.getLogger(__name__)
+
+# (S, S) of views: how much of each is found in every other.
+Likeness = Callable[[Views], np.ndarray]
+
+# A cut is doubted where the pictures at it have no more than DOUBTED of their links across it, and
+# no more than FEW of all pairs are linked. False links reached .25 and .11 (docs/LOG.md).
+DOUBTED = 0.3
+FEW = 0.5
+# What is found across, as a share of what is found on the same side, that proves one place. With
+# the pocket model's features: .83 at most, and 16 of 17 below .7, for links between places.
+PROVEN = 0.7
+# Pictures of each side that are compared.
+COMPARED = 4
+
+# Numbers of the pictures of either side that are nearest the other side.
+Ends = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Two sides of a piece of the graph, and the pictures of each that are nearest the other."""
+
+    sides: tuple[set[int], set[int]]
+    ends: Ends
+
+
+def verify_links(
+    graph: RetrievalGraph,
+    views: Views,
+    likeness: Likeness,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> RetrievalGraph:
+    """The graph without those links that hold two parts together and are not borne out.
+
+    Each connected piece is cut where its links are weakest (the least normalised cut along the
+    Fiedler vector), unless it is dense even there, and the pictures around the cut are compared.
+    Both sides are then looked at in the same way, whether the cut was confirmed or not; and all
+    again once links were cut, since others may be the weakest now.
+
+    Args:
+        graph: from ``retrieval_graph``.
+        views: all views.
+        likeness: ``feature_similarity`` of a network.
+        executor: who compares; this process when None.
+        progress: show a bar on standard error for work over two seconds.
+    """
+    known: dict[Ends, float] = {}
+    links = len(graph.first)
+    while True:
+        near = adjacency(graph)
+        kept = np.ones(len(graph.first), dtype=bool)
+        pieces = connected(near, set(range(graph.count)))
+        while pieces:
+            cuts = [cut for piece in pieces if (cut := weakest_cut(near, piece)) is not None]
+            unknown = sorted({cut.ends for cut in cuts} - known.keys())
+            found = compare(views, unknown, likeness, executor, progress)
+            known |= dict(zip(unknown, found, strict=True))
+            for cut in cuts:
+                if known[cut.ends] < PROVEN:
+                    side = np.zeros(graph.count, dtype=np.int8)
+                    side[list(cut.sides[0])], side[list(cut.sides[1])] = 1, 2
+                    kept &= side[graph.first] * side[graph.second] != 2
+            pieces = [part for cut in cuts for side in cut.sides for part in connected(near, side)]
+        if kept.all():
+            break
+        graph = graph.only(kept)
+    if refused := links - len(graph.first):
+        logger.info("%d links between views are not borne out by the network's features", refused)
+    return graph
+
+
+def verify_bridges(
+    bridges: Sequence[Bridge],
+    views: Views,
+    likeness: Likeness,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> tuple[list[Bridge], list[Bridge]]:
+    """Bridges whose two ends are alike for views of one place, and those whose ends are not.
+
+    Args:
+        bridges: candidates for loops.
+        views: all views.
+        likeness: ``feature_similarity`` of a network.
+        executor: who compares; this process when None.
+        progress: show a bar on standard error for work over two seconds.
+    """
+    ends = [(bridge.ends[0][:COMPARED], bridge.ends[1][:COMPARED]) for bridge in bridges]
+    found = compare(views, ends, likeness, executor, progress)
+    alike: list[Bridge] = []
+    unlike: list[Bridge] = []
+    for bridge, share in zip(bridges, found, strict=True):
+        (unlike if share < PROVEN else alike).append(bridge)
+    return alike, unlike
+
+
+def weakest_cut(near: Adjacency, piece: set[int]) -> Cut | None:
+    """Where a connected piece of the graph is easiest to cut; None when it is dense even there."""
+    if len(piece) < 3:
+        return None
+    members = np.array(sorted(piece))
+    order = members[spectral_order(near, members)].tolist()
+    place = {frame: i for i, frame in enumerate(order)}
+    # What each picture adds to the weight of all links, and to those between before and after.
+    degree, across = np.zeros(len(order)), np.zeros(len(order))
+    for i, frame in enumerate(order):
+        for b, weight in near[frame].items():
+            if b in place:
+                degree[i] += weight
+                across[i] += weight if place[b] > i else -weight
+    crossing, before = np.cumsum(across)[:-1], np.cumsum(degree)[:-1]
+    cost = crossing / before + crossing / (degree.sum() - before)
+    cut = int(np.argmin(cost)) + 1
+    sides = set(order[:cut]), set(order[cut:])
+    contact: dict[int, float] = defaultdict(float)
+    links = [(a, b) for a in sides[0] for b in near[a].keys() & sides[1]]
+    for a, b in links:
+        contact[a] += near[a][b]
+        contact[b] += near[a][b]
+    total = sum(degree[place[frame]] for frame in contact)
+    dense = len(links) > FEW * len(sides[0]) * len(sides[1])
+    if dense or sum(contact.values()) > DOUBTED * total:
+        return None
+    side_of = {frame: int(place[frame] >= cut) for frame in order}
+    deep = inwards(near, contact, side_of, COMPARED)
+    ends = [tuple([f for f in deep if side_of[f] == side][:COMPARED]) for side in (0, 1)]
+    return Cut(sides, (ends[0], ends[1]))
+
+
+def compare(
+    views: Views,
+    pairs: Sequence[Ends],
+    likeness: Likeness,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> list[float]:
+    """For each pair of groups of views, how alike they are for views of one place.
+
+    Args:
+        views: all views.
+        pairs: numbers of the views of both groups.
+        likeness: how much of each view is found in every other.
+        executor: who compares; this process when None.
+        progress: show a bar on standard error for work over two seconds.
+
+    Returns:
+        What is found across each pair as a share of what is found within its groups: about 1 for
+        views of one place.
+    """
+    items = ((n, (views[[*a, *b]], len(a))) for n, (a, b) in enumerate(pairs))
+    found: dict[int, float] = {}
+    with tqdm(
+        total=len(pairs), desc="verify", unit="cut", delay=2, leave=False, disable=not progress
+    ) as bar:
+        attempt = functools.partial(_compare, likeness)
+        for number, share in (executor or LocalExecutor()).map(attempt, items):
+            found[number] = share
+            bar.update()
+    return [found[number] for number in range(len(pairs))]
+
+
+def _compare(likeness: Likeness, item: tuple[int, tuple[Views, int]]) -> tuple[int, float]:
+    number, (views, first) = item
+    return number, found_across(likeness(views), first)
+
+
+def found_across(found: np.ndarray, first: int) -> float:
+    """What views find in the other group, as a share of what they find in their own.
+
+    Of each group that half of the views counts which finds most of it, since the other half may
+    look away; of both groups the one that finds less. A view alone has nothing to compare with.
+
+    Args:
+        found: (S, S) how much of each view is found in every other.
+        first: how many views the first group has.
+    """
+    shares = []
+    groups = np.arange(first), np.arange(first, len(found))
+    for here, there in (groups, groups[::-1]):
+        if len(here) < 2:
+            continue
+        own = found[np.ix_(here, here)].astype(np.float64)
+        np.fill_diagonal(own, -np.inf)
+        ratio = found[np.ix_(here, there)].max(axis=1) / np.maximum(own.max(axis=1), 1e-6)
+        shares.append(np.sort(ratio)[-((len(here) + 1) // 2) :].mean())
+    return float(min(shares, default=1.0))
