@@ -36,11 +36,11 @@ from vggt_edge.model.vggt import VGGT
 from vggt_edge.retrieval.features import feature_similarity
 from vggt_edge.retrieval.tokens import encode
 from vggt_edge.scene.retrieval_graph import RetrievalGraph, retrieval_graph
-from vggt_edge.scene.verification import verify_links
+from vggt_edge.scene.verification import Verifier, verify_links
 from vggt_edge.types import Views
 
 SEED = 2**41 + 1213  # no world of training, none that was looked at while choosing
-WORLDS = 2**41 + 60_000  # of "worlds", likewise
+WORLDS = 2**41 + 90_000  # of "worlds", likewise
 NEIGHBOURS = 12
 MOST = 16  # views of a set in "mixed" and "lone"
 NOTES = (
@@ -193,7 +193,10 @@ def separation(
     model: VGGT, sets: dict[str, Callable[[], Views]], both: Callable[[str, str], Views]
 ) -> dict[str, Any]:
     """Every two sets mixed: which are tied by a link, and by how many views that are astray."""
-    describe, likeness = methods(model)["tokens"], functools.partial(feature_similarity, model)
+    describe, verifier = (
+        methods(model)["tokens"],
+        Verifier(functools.partial(feature_similarity, model)),
+    )
     sizes: dict[str, int] = {}
     steps = ("retrieval alone", "verified")
     pieces: dict[str, dict[str, int]] = {step: {} for step in steps}
@@ -205,7 +208,7 @@ def separation(
         found = describe(views)
         sizes[name] = len(found)
         for step, labels in zip(
-            steps, parted(found, lambda g, v=views: verify_links(g, v, likeness)), strict=True
+            steps, parted(found, lambda g, v=views: verify_links(g, v, verifier)), strict=True
         ):
             if labels.max() > 0:
                 pieces[step][name] = int(labels.max()) + 1
@@ -214,7 +217,7 @@ def separation(
         views = both(a, b)
         found = describe(views)
         for step, labels in zip(
-            steps, parted(found, lambda g, v=views: verify_links(g, v, likeness)), strict=True
+            steps, parted(found, lambda g, v=views: verify_links(g, v, verifier)), strict=True
         ):
             of_a = np.bincount(labels[: sizes[a]], minlength=labels.max() + 1)
             of_b = np.bincount(labels[sizes[a] :], minlength=labels.max() + 1)

@@ -55,6 +55,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "executorch": lambda: tables_export.exported("export_executorch"),
     "executorch-1b": lambda: tables_export.exported("export_executorch_1b"),
     "retrieval": tables_scale.retrieval,
+    "separation": tables_scale.separation,
     "modes-walk": lambda: tables_scale.modes("scale_modes_pocket_walk"),
     "modes-ends": lambda: tables_scale.modes("scale_modes_pocket_walk_ends"),
     "modes-redkitchen": lambda: tables_scale.modes("scale_modes_pocket_redkitchen"),

@@ -98,13 +98,20 @@ def pocket() -> list[str]:
 
 
 def training() -> list[str]:
-    """Every fifth validation."""
+    """About fifteen of the validations."""
     data = read("training")
+    step = max(1, round(len(data["steps"]) / 15))
     rows = [
         [str(data["steps"][i]), *(f"{data[m][i]:.3f}" for m in ("abs_rel", "auc30"))]
         + [f"{data['rotation_auc30'][i]:.3f}"]
-        for i in range(len(data["steps"]) - 1, -1, -5)
+        for i in range(len(data["steps"]) - 1, -1, -step)
     ][::-1]
+    worth = data["per_doubling"]
+    rows.append(
+        [f"a doubling, from {data['per_doubling_since']} on"]
+        + ["× {:.3f} ({:.3f} to {:.3f})".format(*worth["abs_rel_factor"])]
+        + ["{:+.3f} ({:+.3f} to {:+.3f})".format(*worth[m]) for m in ("auc30", "rotation_auc30")]
+    )
     none = data["baseline"]
     rows.append(["no network", *(f"{none[m]:.3f}" for m in ("abs_rel", "auc30", "rotation_auc30"))])
     return [

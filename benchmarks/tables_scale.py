@@ -21,6 +21,22 @@ def retrieval() -> list[str]:
     return [*markdown(header, rows), *source("retrieval_overlap")]
 
 
+def separation() -> list[str]:
+    """Pairs of sets that are tied, and sets that fall apart, before and after verification."""
+    rows = []
+    for name, one in read("retrieval_worlds")["worlds"].items():
+        for step, glued in one["views_astray_of_glued_pairs"].items():
+            astray = ", ".join(map(str, sorted(glued.values(), reverse=True)))
+            rows.append(
+                [f"{name} each", step, f"{len(glued)} of {one['pairs_of_sets']}", astray]
+                + [f"{len(one['sets_in_pieces'][step])} of {one['sets']}"]
+                + [f"{one['exactly_two_components'][step]} of {one['pairs_of_sets']}"]
+            )
+    header = ["sets of", "", "pairs that are tied", "views astray in them", "sets in pieces"]
+    header += ["pairs exactly apart"]
+    return [*markdown(header, rows), *source("retrieval_worlds")]
+
+
 def _decimals(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 

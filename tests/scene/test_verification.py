@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from walks import Oracle, make_walk, similarity_of
@@ -15,13 +16,14 @@ from walks import Oracle, make_walk, similarity_of
 from vggt_edge import load, worlds
 from vggt_edge.attention import make_sparse
 from vggt_edge.distribute import LocalExecutor
+from vggt_edge.errors import InputError, LostItemsError, NumericError
 from vggt_edge.retrieval.features import feature_similarity
 from vggt_edge.scene.adjacency import adjacency
 from vggt_edge.scene.reconstruct_clusters import reconstruct_clusters
 from vggt_edge.scene.retrieval_graph import retrieval_graph
 from vggt_edge.scene.verification import (
     PROVEN,
-    compare,
+    Verifier,
     found_across,
     verify_links,
     weakest_cut,
@@ -91,7 +93,7 @@ def test_a_link_between_places_goes_and_one_within_a_place_stays():
     weak[3, 12] = weak[12, 3] = 0.4
     graph = retrieval_graph(similarity=weak)
     knows = Knows()
-    verified = verify_links(graph, at(*places), knows)
+    verified = verify_links(graph, at(*places), Verifier(knows))
     assert verified.components().tolist() == [0] * 5 + [1] * 5 + [0] * 5
     assert len(graph.first) - len(verified.first) == 1
     assert len(knows.calls) == 2, "each doubt is settled once"
@@ -109,7 +111,7 @@ def test_places_come_apart_wherever_false_links_fall(sizes, seed):
     links = list(pairwise(starts))  # One between each two that follow one another.
     graph = retrieval_graph(similarity=alike(places, *links))
     assert graph.components().max() == 0
-    verified = verify_links(graph, at(*places), Knows())
+    verified = verify_links(graph, at(*places), Verifier(Knows()))
     first = [places.index(place) for place in places]
     assert verified.components().tolist() == np.unique(first, return_inverse=True)[1].tolist()
     assert len(graph.first) - len(verified.first) == len(links)
@@ -123,15 +125,45 @@ def test_the_executor_gets_pure_tasks_and_may_answer_in_any_order():
 
     views = at(1, 1, 2, 2, 1, 3)
     pairs = [((0, 1), (2, 3)), ((0, 1), (4,)), ((4, 1), (5, 0))]
-    expected = compare(views, pairs, Knows())
-    assert compare(views, pairs, Knows(), Backwards()) == expected
+    expected = Verifier(Knows()).compare(views, pairs)
+    assert Verifier(Knows()).compare(views, pairs, Backwards()) == expected
     assert expected == pytest.approx([0.375, 1.0, 1.0])
+
+
+def test_a_picture_that_many_resemble_is_compared_beside_its_own_kind():
+    """Its side has others too, though it alone is at the border."""
+    places = [1] * 9 + [2] * 7
+    links = [(other, 9) for other in range(5)]
+    graph = retrieval_graph(similarity=alike(places, *links))
+    cut = weakest_cut(adjacency(graph), set(range(16)))
+    assert cut is not None and sorted(map(len, cut.ends)) == [4, 4]
+    verified = verify_links(graph, at(*places), Verifier(Knows()))
+    assert verified.components().tolist() == [0] * 9 + [1] * 7
+
+
+def test_what_cannot_be_compared_is_believed_with_a_warning(caplog):
+    def fails(views: Views) -> np.ndarray:
+        raise RuntimeError("out of memory")
+
+    class Loses(LocalExecutor):
+        def map(self, function, items):
+            yield function(next(iter(items)))
+            raise LostItemsError("a worker died")
+
+    views, pairs = at(1, 1, 2, 2), [((0, 1), (2, 3)), ((2, 3), (0, 1))]
+    assert Verifier(fails).compare(views, pairs) == [1.0, 1.0]
+    assert "2 of 2 links between groups" in caplog.text and "out of memory" in caplog.text
+    assert Verifier(Knows()).compare(views, pairs, Loses()) == pytest.approx([0.375, 1.0])
+    assert "1 of 2 links between groups" in caplog.text and "a worker died" in caplog.text
 
 
 class Judge(Oracle):
     """An oracle that also knows which of its views stand near enough to see the same."""
 
+    asked = 0
+
     def feature_similarity(self, views: Views) -> np.ndarray:
+        self.asked += 1
         frames = [int(name) for name in views.names]
         near = similarity_of(self.truth, reach=2.0)[np.ix_(frames, frames)] > 0.1
         return np.where(near, 0.8, 0.3)
@@ -175,8 +207,9 @@ def test_a_loop_that_the_features_refuse_costs_no_pass():
 
 def test_a_true_loop_is_closed():
     truth = make_walk(90)
+    judge = Judge(truth, drift=0.02)
     result = reconstruct_clusters(
-        Judge(truth, drift=0.02),
+        judge,
         truth.views,
         similarity=similarity_of(truth),
         size=24,
@@ -184,6 +217,7 @@ def test_a_true_loop_is_closed():
     )
     loops = [link for link in result.links if link.kind == "loop"]
     assert loops and not any(link.refused for link in loops)
+    assert judge.asked >= len(loops)
 
 
 def test_the_pocket_models_features_tell_places_apart():
@@ -211,6 +245,20 @@ def test_features_of_padding_do_not_count_and_sparsity_changes_nothing():
     assert found[0, 1] > found[0, 2]
     make_sparse(model, "anchors", k=1)
     assert np.array_equal(feature_similarity(model, views), found)
+    # What is outside the valid box may be anything: only views of one call are compared.
     half = views.valid.copy()
-    half[:, 3] = 56
-    assert not np.array_equal(feature_similarity(model, replace(views, valid=half)), found)
+    half[:, 2] = 56
+    padded = feature_similarity(model, replace(views, valid=half))
+    assert np.allclose(np.diag(padded), 1, atol=1e-5) and not np.array_equal(padded, found)
+    every = replace(views, valid=np.zeros_like(half))  # No patch is shown: all count.
+    assert np.array_equal(feature_similarity(model, every), found)
+
+
+def test_views_that_the_network_cannot_take_and_features_that_overflow_are_refused():
+    model = load("pocket", device="cpu", dtype="float32")
+    with pytest.raises(InputError, match="no multiple of the patch size 14"):
+        feature_similarity(model, Views.from_images(np.zeros((2, 100, 112, 3), np.uint8)))
+    with torch.no_grad():
+        model.aggregator.global_blocks[-1].mlp.fc2.weight.fill_(float("nan"))
+    with pytest.raises(NumericError, match="features are not finite"):
+        feature_similarity(model, Views.from_images(np.zeros((2, 112, 112, 3), np.uint8)))

@@ -1,9 +1,9 @@
 """Whether views see one place, by the network's own features after they have looked at each other.
 
 Descriptors say which pictures look alike; what the alternating attention makes of them says whether
-they show the same things. RobustVGGT finds distractors by the cosine of VGGT's last features, which
-a descriptor cannot tell apart (its tables, over scenes of four sets). Here it is the cosine of each
-patch with the best patch of the other view, since two views of one place share some of it.
+they show the same things. RobustVGGT tells distractors from views of a scene by the cosine of
+VGGT's last features, where descriptors fail (its tables). Here it is the cosine of each patch with
+the best patch of the other view, since two views of one place share a part of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .. import memory
+from ..errors import InputError, NumericError
 from ..model.vggt import VGGT
 from ..types import Views
 from .tokens import patches_shown
@@ -32,11 +34,22 @@ def feature_similarity(model: VGGT, views: Views) -> np.ndarray:
 
     Returns:
         (S, S) float32: [i, j] is the mean over patches of view i of the best cosine among the
-        patches of view j, over the tapped pairs of blocks.
+        patches of view j, over the global blocks that are tapped.
+
+    Raises:
+        InputError: views that are no multiple of the patch size.
+        NumericError: a feature is not finite.
     """
+    patch, (height, width) = model.config.patch_size, views.size
+    if height % patch or width % patch:
+        raise InputError(
+            f"views of {height}x{width} are no multiple of the patch size {patch}; "
+            "read them with read_views"
+        )
     images = np.require(views.images, requirements=("C", "W"))
     device = next(model.parameters()).device
-    taps = model.aggregator(torch.from_numpy(images).to(device).permute(0, 3, 1, 2)[None])
+    tensor = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)[None]
+    taps = model.aggregator(tensor, chunk=memory.aggregator_chunk(model.config, height, width))
     chosen = []
     for shown in patches_shown(views, model.config.patch_size):
         inside = np.flatnonzero(shown)
@@ -51,4 +64,7 @@ def feature_similarity(model: VGGT, views: Views) -> np.ndarray:
         for i, part in enumerate(parts):
             for j, other in enumerate(parts):
                 total[i, j] += (part @ other.T).amax(dim=1).mean()
-    return (total / len(taps)).cpu().numpy()
+    result = (total / len(taps)).cpu().numpy()
+    if not np.isfinite(result).all():
+        raise NumericError("the network's features are not finite; try --dtype float32")
+    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 
@@ -49,18 +49,21 @@ def ranked(strengths: dict[int, float]) -> list[int]:
 def inwards(
     near: Adjacency, contact: dict[int, float], home_of: dict[int, int], wanted: int
 ) -> list[int]:
-    """Pictures from where two parts touch inwards, until there are about enough.
+    """Pictures from where parts touch inwards, until there are enough of each or no more.
 
     Args:
         near: neighbours.
         contact: pictures of either part at the border, and how strongly they touch the other.
         home_of: the part of each picture; nobody else is found.
-        wanted: how many of each part are wanted.
+        wanted: how many of each part are wanted; there may be more.
     """
     found, layer = ranked(contact), dict(contact)
-    while len(found) < 2 * wanted and layer:
+    while layer:
+        have = Counter(home_of[frame] for frame in found)
         deeper: dict[int, float] = defaultdict(float)
         for frame in layer:
+            if have[home_of[frame]] >= wanted:
+                continue
             for b, weight in near[frame].items():
                 if b not in found and home_of.get(b) == home_of[frame]:
                     deeper[b] += weight

@@ -22,7 +22,7 @@ Predictor = Callable[[Views], Prediction]
 
 _SILENT = "no result came back"
 # What may go wrong in one pass and not in the next; anything else is a mistake in the code.
-_FAILURES = (
+FAILURES = (
     VGGTEdgeError,
     RuntimeError,
     ValueError,
@@ -140,7 +140,7 @@ def _attempt(predictor: Predictor, item: tuple[int, Views]) -> tuple[int, Predic
     try:
         prediction = predictor(views)
         _check(prediction)
-    except _FAILURES as error:
+    except FAILURES as error:
         return number, " ".join(str(error).split()) or type(error).__name__
     return number, prediction
 

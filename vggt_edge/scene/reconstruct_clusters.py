@@ -28,7 +28,7 @@ from .links import Link, bridge_edges, shared_edge
 from .merge import Owner, merge_predictions, without_duplicates
 from .pose_graph import Edge, PoseGraph, optimize_pose_graph
 from .retrieval_graph import RetrievalGraph, retrieval_graph, sequence_graph
-from .verification import verify_bridges, verify_links
+from .verification import Verifier, verify_bridges, verify_links
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +128,15 @@ def reconstruct_clusters(
         threshold = SAME_PLACE[method(network)] if threshold is None else threshold
     predictor = ModelPredictor(model) if isinstance(model, VGGT) else model
     likeness = getattr(predictor, "feature_similarity", None) if verify and not in_order else None
+    verifier = None if likeness is None else Verifier(likeness)
     graph = _graph(views, descriptors, similarity, in_order, threshold, neighbours)
-    if likeness is not None:
-        graph = verify_links(graph, views, likeness, executor, progress)
+    if verifier is not None:
+        graph = verify_links(graph, views, verifier, executor, progress)
     clustering = _cluster(graph, size, overlap, keep_outliers)
     clusters = clustering.clusters
     bridges, unlike = list(clustering.bridges if close_loops else ()), list[Bridge]()
-    if likeness is not None:
-        bridges, unlike = verify_bridges(bridges, views, likeness, executor, progress)
+    if verifier is not None:
+        bridges, unlike = verify_bridges(bridges, views, verifier, executor, progress)
     passes = [*(c.frames for c in clusters), *(b.frames for b in bridges)]
     with ExitStack() as stack:
         if folder is None:
@@ -209,7 +210,8 @@ def _cluster(graph: RetrievalGraph, size: int, overlap: int, keep_outliers: bool
     clustering = cluster_views(graph, size=size, overlap=overlap, keep_outliers=keep_outliers)
     if not clustering.clusters:
         raise InputError(
-            f"of {graph.count} views none resembles another: lower the threshold, or keep outliers"
+            f"of {graph.count} views none resembles another: lower the threshold, keep outliers, "
+            "or do not verify"
         )
     return clustering
 

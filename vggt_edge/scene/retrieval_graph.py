@@ -1,8 +1,8 @@
 """Which pictures may show the same place: a sparse graph of the nearest by retrieval.
 
-Retrieval proposes; geometry decides. An edge here only says that two pictures are worth putting in
-one forward pass. Memory is one block of similarities, never S x S of them, so that 100,000
-descriptors pass.
+Retrieval proposes; features and geometry decide. An edge here only says that two pictures are worth
+putting in one forward pass. Memory is one block of similarities, never S x S of them, so that
+100,000 descriptors pass.
 """
 
 from __future__ import annotations
