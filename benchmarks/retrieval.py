@@ -33,15 +33,16 @@ from vggt_edge import covisibility, geometry, memory, retrieval, weights, worlds
 from vggt_edge.anchors import farthest_points
 from vggt_edge.images import read_views
 from vggt_edge.model.vggt import VGGT
-from vggt_edge.retrieval.features import feature_similarity
 from vggt_edge.retrieval.tokens import encode
-from vggt_edge.scene.retrieval_graph import RetrievalGraph, retrieval_graph
+from vggt_edge.scene.features import feature_similarity
+from vggt_edge.scene.retrieval_graph import retrieval_graph
 from vggt_edge.scene.verification import Verifier, verify_links
 from vggt_edge.types import Views
 
 SEED = 2**41 + 1213  # no world of training, none that was looked at while choosing
-WORLDS = 2**41 + 90_000  # of "worlds", likewise
+WORLDS = 2**41 + 90_000  # of "worlds"; what was looked at on the way is in docs/LOG.md
 NEIGHBOURS = 12
+STEPS = ("retrieval alone", "verified")
 MOST = 16  # views of a set in "mixed" and "lone"
 NOTES = (
     "MegaLoc is not compared: its trained weights cannot be fetched here, and random ones say "
@@ -181,44 +182,38 @@ def procedural_walk(size: int) -> tuple[Views, np.ndarray]:
     return Views.from_images(images), truth
 
 
-def parted(found: np.ndarray, verify: Callable[[RetrievalGraph], RetrievalGraph]) -> list[Any]:
+def parted(found: np.ndarray, views: Views, verifier: Verifier) -> dict[str, np.ndarray]:
     """Components of the views as reconstruct_clusters finds them, before and after verification."""
     graph = retrieval_graph(
         descriptors=found, neighbours=NEIGHBOURS, threshold=retrieval.SAME_PLACE["tokens"]
     )
-    return [graph.components(), verify(graph).components()]
+    steps = graph, verify_links(graph, views, verifier)
+    return {step: graph.components() for step, graph in zip(STEPS, steps, strict=True)}
 
 
 def separation(
     model: VGGT, sets: dict[str, Callable[[], Views]], both: Callable[[str, str], Views]
 ) -> dict[str, Any]:
     """Every two sets mixed: which are tied by a link, and by how many views that are astray."""
-    describe, verifier = (
-        methods(model)["tokens"],
-        Verifier(functools.partial(feature_similarity, model)),
-    )
+    describe = methods(model)["tokens"]
+    verifier = Verifier(functools.partial(feature_similarity, model))
     sizes: dict[str, int] = {}
-    steps = ("retrieval alone", "verified")
-    pieces: dict[str, dict[str, int]] = {step: {} for step in steps}
-    glued: dict[str, dict[str, int]] = {step: {} for step in steps}
-    exact = dict.fromkeys(steps, 0)
+    pieces: dict[str, dict[str, int]] = {step: {} for step in STEPS}
+    glued: dict[str, dict[str, int]] = {step: {} for step in STEPS}
+    exact = dict.fromkeys(STEPS, 0)
     spread_in, spread_out = [], []
     for name, read in sets.items():
         views = read()
         found = describe(views)
         sizes[name] = len(found)
-        for step, labels in zip(
-            steps, parted(found, lambda g, v=views: verify_links(g, v, verifier)), strict=True
-        ):
+        for step, labels in parted(found, views, verifier).items():
             if labels.max() > 0:
                 pieces[step][name] = int(labels.max()) + 1
         spread_in += (found @ found.T)[np.triu_indices(len(found), 1)].tolist()
     for a, b in itertools.combinations(sets, 2):
         views = both(a, b)
         found = describe(views)
-        for step, labels in zip(
-            steps, parted(found, lambda g, v=views: verify_links(g, v, verifier)), strict=True
-        ):
+        for step, labels in parted(found, views, verifier).items():
             of_a = np.bincount(labels[: sizes[a]], minlength=labels.max() + 1)
             of_b = np.bincount(labels[sizes[a] :], minlength=labels.max() + 1)
             if astray := int(np.minimum(of_a, of_b).sum()):

@@ -17,8 +17,8 @@ from vggt_edge import load, worlds
 from vggt_edge.attention import make_sparse
 from vggt_edge.distribute import LocalExecutor
 from vggt_edge.errors import InputError, LostItemsError, NumericError
-from vggt_edge.retrieval.features import feature_similarity
 from vggt_edge.scene.adjacency import adjacency
+from vggt_edge.scene.features import feature_similarity
 from vggt_edge.scene.reconstruct_clusters import reconstruct_clusters
 from vggt_edge.scene.retrieval_graph import retrieval_graph
 from vggt_edge.scene.verification import (

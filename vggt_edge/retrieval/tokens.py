@@ -94,13 +94,14 @@ def reference_views(patch: int) -> Views:
     return Views.from_images(tiles.reshape(-1, *tiles.shape[2:])[:, :side, :side])
 
 
-def _evenly(count: int, most: int) -> np.ndarray:
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most ``most`` numbers below ``count``, evenly spaced."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def _cluster(tokens: Tensor, count: int) -> Tensor:
     """(K, d) centres of (N, d) tokens by Lloyd's k-means from evenly spaced tokens; no seed."""
-    words = tokens[torch.from_numpy(_evenly(len(tokens), count))].clone()
+    words = tokens[torch.from_numpy(evenly(len(tokens), count))].clone()
     for _ in range(ITERATIONS):
         nearest = (tokens @ words.T - words.square().sum(dim=1) / 2).argmax(dim=1)
         total = torch.zeros_like(words).index_add_(0, nearest, tokens)
@@ -122,13 +123,13 @@ def fit_vocabulary(model: VGGT, views: Views, chunk: int = 8) -> Vocabulary:
     """
     patch = model.config.patch_size
     parts = []
-    for source in (reference_views(patch), views[_evenly(len(views), SAMPLED_VIEWS)]):
+    for source in (reference_views(patch), views[evenly(len(views), SAMPLED_VIEWS)]):
         shown = patches_shown(source, patch)
         for start in range(0, len(source), chunk):
             few = slice(start, start + chunk)
             for tokens, mask in zip(encode(model, source[few]).cpu(), shown[few], strict=True):
                 inside = np.flatnonzero(mask)
-                sample = inside[_evenly(len(inside), SAMPLED_PATCHES)]
+                sample = inside[evenly(len(inside), SAMPLED_PATCHES)]
                 parts.append(tokens[torch.from_numpy(sample)])
     tokens = torch.cat(parts)
     mean = tokens.mean(dim=0)

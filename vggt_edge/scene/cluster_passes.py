@@ -14,9 +14,9 @@ from ..distribute import Executor, LocalExecutor
 from ..errors import LostItemsError, VGGTEdgeError
 from ..model.vggt import VGGT
 from ..predict import predict
-from ..retrieval.features import feature_similarity
 from ..types import Prediction, Views
 from .cluster_store import ClusterStore
+from .features import feature_similarity
 
 Predictor = Callable[[Views], Prediction]
 
@@ -141,8 +141,13 @@ def _attempt(predictor: Predictor, item: tuple[int, Views]) -> tuple[int, Predic
         prediction = predictor(views)
         _check(prediction)
     except FAILURES as error:
-        return number, " ".join(str(error).split()) or type(error).__name__
+        return number, in_a_line(error)
     return number, prediction
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says, without its line breaks; its kind when it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _check(prediction: Prediction) -> None:

@@ -22,7 +22,7 @@ from ..distribute import Executor, LocalExecutor
 from ..errors import LostItemsError
 from ..types import Views
 from .adjacency import Adjacency, adjacency, connected, inwards, spectral_order
-from .cluster_passes import FAILURES
+from .cluster_passes import FAILURES, in_a_line
 from .clusters import Bridge
 from .retrieval_graph import RetrievalGraph
 
@@ -64,8 +64,8 @@ def verify_links(
 
     Each connected piece is cut where its links are weakest (the least normalised cut along the
     Fiedler vector), unless it is dense even there, and the pictures around the cut are compared.
-    Both sides are then looked at in the same way, whether the cut was confirmed or not; and all
-    again once links were cut, since others may be the weakest now.
+    Both sides are then looked at in the same way, whether the cut was confirmed or not; and a
+    piece again once it lost links, since others may be the weakest now.
 
     Args:
         graph: from ``retrieval_graph``.
@@ -76,10 +76,12 @@ def verify_links(
     """
     known: dict[Ends, float] = {}
     links = len(graph.first)
-    while True:
+    open_pieces = [set(range(graph.count))]
+    while open_pieces:
         near = adjacency(graph)
         kept = np.ones(len(graph.first), dtype=bool)
-        pieces = connected(near, set(range(graph.count)))
+        roots = [part for piece in open_pieces for part in connected(near, piece)]
+        pieces = roots
         while pieces:
             cuts = [cut for piece in pieces if (cut := weakest_cut(near, piece)) is not None]
             unknown = sorted({cut.ends for cut in cuts} - known.keys())
@@ -91,8 +93,8 @@ def verify_links(
                     side[list(cut.sides[0])], side[list(cut.sides[1])] = 1, 2
                     kept &= side[graph.first] * side[graph.second] != 2
             pieces = [part for cut in cuts for side in cut.sides for part in connected(near, side)]
-        if kept.all():
-            break
+        changed = {*graph.first[~kept].tolist(), *graph.second[~kept].tolist()}
+        open_pieces = [root for root in roots if root & changed]
         graph = graph.only(kept)
     if refused := links - len(graph.first):
         logger.info("%d links between views are not borne out by the network's features", refused)
@@ -170,7 +172,7 @@ class Verifier:
         try:
             return number, found_across(self.likeness(views), first)
         except FAILURES as error:
-            return number, " ".join(str(error).split()) or type(error).__name__
+            return number, in_a_line(error)
 
     def compare(
         self,

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from .. import memory
-from ..errors import InputError, NumericError
+from ..errors import NumericError
 from ..model.vggt import VGGT
+from ..predict import check_views, to_tensor
+from ..retrieval.tokens import evenly, patches_shown
 from ..types import Views
-from .tokens import patches_shown
 
 PATCHES = 256  # of each view that look for their like in the others
 
@@ -40,21 +41,14 @@ def feature_similarity(model: VGGT, views: Views) -> np.ndarray:
         InputError: views that are no multiple of the patch size.
         NumericError: a feature is not finite.
     """
-    patch, (height, width) = model.config.patch_size, views.size
-    if height % patch or width % patch:
-        raise InputError(
-            f"views of {height}x{width} are no multiple of the patch size {patch}; "
-            "read them with read_views"
-        )
-    images = np.require(views.images, requirements=("C", "W"))
+    check_views(model.config, views)
     device = next(model.parameters()).device
-    tensor = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)[None]
-    taps = model.aggregator(tensor, chunk=memory.aggregator_chunk(model.config, height, width))
+    chunk = memory.aggregator_chunk(model.config, *views.size)
+    taps = model.aggregator(to_tensor(views, device), chunk=chunk)
     chosen = []
     for shown in patches_shown(views, model.config.patch_size):
         inside = np.flatnonzero(shown)
-        few = np.linspace(0, len(inside) - 1, min(len(inside), PATCHES)).round().astype(int)
-        chosen.append(torch.from_numpy(inside[few]).to(device))
+        chosen.append(torch.from_numpy(inside[evenly(len(inside), PATCHES)]).to(device))
     total = torch.zeros(len(views), len(views), device=device)
     for tap in taps:
         tokens = tap.across[0, :, model.config.special_tokens :].float()
